@@ -1,0 +1,66 @@
+"""Postgres with pgvector: Supabase, any other, or the embedded one.
+
+    connection   where it is, how to connect, what its errors mean
+    migrations   the tables, in ../sql
+    ledger       what is loaded, and removing what no longer belongs
+    load         replacing a slice of the corpus in one transaction
+    rows         Arrow batches made into rows
+    copy_binary  columns made into the bytes of COPY BINARY
+    search       exact nearest passages, inside clusters or in a whole pool
+
+Works through transaction poolers: nothing is prepared, nothing is SET for a session, and a lock
+ends with its transaction.
+"""
+
+from acidburn_assets.adapters.postgres.connection import Postgres, conninfo_from_parts
+from acidburn_assets.adapters.postgres.ledger import (
+    LoadState,
+    PoolFacts,
+    PoolState,
+    ShardFacts,
+    load_ledger,
+    load_state,
+    pool_load_state,
+    pool_state,
+    remove_shards,
+    unload,
+)
+from acidburn_assets.adapters.postgres.load import (
+    Load,
+    LoadResult,
+    chunk_clusters_source,
+    chunk_embeddings_source,
+    replace_chunk_clusters,
+    replace_chunk_embeddings,
+    replace_cluster_headers,
+)
+from acidburn_assets.adapters.postgres.migrations import migrate
+from acidburn_assets.adapters.postgres.rows import ClusterHeader
+from acidburn_assets.adapters.postgres.search import Hit, Hits, PassageSearch
+
+__all__ = [
+    "ClusterHeader",
+    "Hit",
+    "Hits",
+    "Load",
+    "LoadResult",
+    "LoadState",
+    "PassageSearch",
+    "PoolFacts",
+    "PoolState",
+    "Postgres",
+    "ShardFacts",
+    "chunk_clusters_source",
+    "chunk_embeddings_source",
+    "conninfo_from_parts",
+    "load_ledger",
+    "load_state",
+    "migrate",
+    "pool_load_state",
+    "pool_state",
+    "remove_shards",
+    "replace_chunk_clusters",
+    "replace_chunk_embeddings",
+    "replace_cluster_headers",
+    "unload",
+]

@@ -1,0 +1,319 @@
+"""Replaces a slice of the corpus in one transaction.
+
+A slice is one shard in one table, or one pool's headers. Its transaction: lock, stop if the
+ledger says that the same content is there, delete, COPY BINARY, count, ledger row, commit. Readers
+see the old slice until the commit; a killed load leaves the old slice.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from acidburn_assets.adapters.postgres import copy_binary, ledger, rows
+from acidburn_assets.adapters.postgres.connection import Connection, Postgres
+from acidburn_assets.adapters.postgres.ledger import PoolFacts, ShardFacts, ShardTable
+from acidburn_assets.adapters.postgres.rows import Block, ClusterHeader, StoreText, Target
+from acidburn_assets.core.errors import DatabaseError
+
+LOAD_VERSION = 1
+"""Raised when the same sources make other rows: every slice is then loaded again."""
+
+_BLOCKS_AHEAD = 4
+
+_STATEMENT_SECONDS = 3600
+"""Of one statement; a COPY waits for the bucket too. Chosen; Supabase's own limit is 2 minutes."""
+
+_LOCK_SECONDS = 600
+"""How long a load waits for another of the same shard. Chosen: many times what one takes."""
+
+
+class Load(NamedTuple):
+    """Where a slice comes from."""
+
+    run_id: str
+    chunks_sha256: str
+    embeddings_sha256: str
+    assignments_sha256: str
+    clustering: str  # content version of the cluster model
+    made_from: str = ""  # fingerprint of code and inputs, where the caller has one
+
+
+class LoadResult(NamedTuple):
+    """What a load did."""
+
+    source_sha256: str
+    n_rows: int
+    is_skipped: bool  # the same content was there already
+    seconds: float
+
+
+def replace_chunk_embeddings(
+    postgres: Postgres,
+    shard: ShardFacts,
+    load: Load,
+    *,
+    chunks: Iterable[pa.RecordBatch],
+    embeddings: Iterable[pa.RecordBatch],
+    assignments: Iterable[pa.RecordBatch],
+    store_text: StoreText,
+    is_forced: bool = False,
+) -> LoadResult:
+    """Replaces a shard in `chunk_embeddings` and `chunk_texts`.
+
+    The three tables hold the same chunks in the same order. They are not read when the shard is
+    loaded already; otherwise each is read once, the large ones in another thread than the one
+    that feeds Postgres. Memory: the shard's vectors at 2 bytes per dimension, and a few blocks of
+    4 MiB.
+
+    Args:
+        postgres: where, migrated.
+        shard: which.
+        load: where the rows come from.
+        chunks: batches of `schemas.CHUNKS`.
+        embeddings: batches of `schemas.embeddings(dim)`.
+        assignments: batches of `schemas.ASSIGNMENTS`.
+        store_text: `bucket` leaves the texts out.
+        is_forced: load even what is there already.
+
+    Raises:
+        SchemaError: the tables do not belong together, or hold what Postgres cannot.
+        ModelError: the pool holds another model's vectors.
+        DatabaseUnavailable, DatabaseError: the shard is as it was before.
+    """
+
+    def fill(connection: Connection, target: Target) -> int:
+        members = rows.read_members(assignments, target)
+        with _ahead(rows.embedding_blocks(embeddings, members, target)) as blocks:
+            # while the first block is being made
+            _delete(connection, "chunk_embeddings", target)
+            _delete(connection, "chunk_texts", target)
+            n_rows = _copy(connection, "chunk_embeddings", rows.EMBEDDING_COLUMNS, blocks)
+        texts = rows.text_blocks(chunks, members, target, store_text=store_text)
+        with _ahead(texts) as blocks:
+            _copy(connection, "chunk_texts", rows.TEXT_COLUMNS, blocks)
+        return n_rows
+
+    source = chunk_embeddings_source(shard.pool, load, store_text=store_text)
+    return _replace(postgres, "chunk_embeddings", shard, load, source, fill, is_forced=is_forced)
+
+
+def replace_chunk_clusters(
+    postgres: Postgres,
+    shard: ShardFacts,
+    load: Load,
+    *,
+    assignments: Iterable[pa.RecordBatch],
+    is_forced: bool = False,
+) -> LoadResult:
+    """Replaces a shard in `chunk_clusters`.
+
+    Args:
+        postgres: where, migrated.
+        shard: which.
+        load: where the rows come from.
+        assignments: batches of `schemas.ASSIGNMENTS`; not read when they are loaded already.
+        is_forced: load even what is there already.
+
+    Raises:
+        SchemaError: the table is not an assignments table.
+        ModelError: the pool holds another model's vectors.
+        DatabaseUnavailable, DatabaseError: the shard is as it was before.
+    """
+
+    def fill(connection: Connection, target: Target) -> int:
+        with _ahead(rows.cluster_blocks(assignments, target)) as blocks:
+            _delete(connection, "chunk_clusters", target)
+            return _copy(connection, "chunk_clusters", rows.CLUSTER_COLUMNS, blocks)
+
+    source = chunk_clusters_source(shard.pool, load)
+    return _replace(postgres, "chunk_clusters", shard, load, source, fill, is_forced=is_forced)
+
+
+def replace_cluster_headers(
+    postgres: Postgres,
+    pool: PoolFacts,
+    *,
+    headers: Sequence[ClusterHeader],
+    centroids: np.ndarray,
+    source_sha256: str,
+    clustering: str,
+    run_id: str,
+    made_from: str = "",
+    is_forced: bool = False,
+) -> LoadResult:
+    """Replaces all headers of a pool in `cluster_headers`.
+
+    Args:
+        postgres: where, migrated.
+        pool: which.
+        headers: its clusters.
+        centroids: of the same clusters in the same order, unit length, float32  # (k, dim)
+        source_sha256: content version of what they were made from.
+        clustering: content version of the cluster model.
+        run_id: of the run that loads.
+        made_from: fingerprint of code and inputs, where the caller has one.
+        is_forced: load even what is there already.
+
+    Raises:
+        SchemaError: a centroid is not a unit vector of the pool's dimension.
+        ModelError: the pool holds another model's vectors.
+        DatabaseUnavailable, DatabaseError: the headers are as they were before.
+    """
+    began = time.perf_counter()
+    purpose = f"loading the cluster headers of the pool {pool.name!r}"
+    with postgres.connect(purpose=purpose) as connection:
+        _set_limits(connection)
+        ledger.lock(connection, f"headers {pool.name}")
+        pool_id = ledger.admit(connection, pool)
+        state = ledger.header_state(connection, pool.name)
+        is_skipped = not is_forced and state is not None and state.holds(source_sha256)
+        if is_skipped:
+            connection.execute(
+                "update acidburn.pool_loads set clustering = %s, made_from = %s"
+                " where pool_id = %s and table_name = 'cluster_headers'",
+                [clustering, made_from, pool_id],
+            )
+        else:
+            block = rows.header_block(
+                headers, centroids, pool=pool.name, pool_id=pool_id, dim=pool.dim
+            )
+            connection.execute("delete from acidburn.cluster_headers where pool_id = %s", [pool_id])
+            _copy(connection, "cluster_headers", rows.HEADER_COLUMNS, iter([block]))
+            connection.execute("delete from acidburn.pool_loads where pool_id = %s", [pool_id])
+            connection.execute(
+                "insert into acidburn.pool_loads (pool_id, table_name, source_sha256, clustering,"
+                " made_from, n_rows, run_id) values (%s, 'cluster_headers', %s, %s, %s, %s, %s)",
+                [pool_id, source_sha256, clustering, made_from, len(headers), run_id],
+            )
+    return LoadResult(source_sha256, len(headers), is_skipped, time.perf_counter() - began)
+
+
+def chunk_embeddings_source(pool: PoolFacts, load: Load, *, store_text: StoreText) -> str:
+    """What `source_sha256` of a shard in `chunk_embeddings` is, or would be."""
+    sources = (load.chunks_sha256, load.embeddings_sha256, load.assignments_sha256)
+    return _digest("chunk_embeddings", pool.name, pool.model, store_text, *sources)
+
+
+def chunk_clusters_source(pool: PoolFacts, load: Load) -> str:
+    """What `source_sha256` of a shard in `chunk_clusters` is, or would be."""
+    return _digest("chunk_clusters", pool.name, pool.model, load.assignments_sha256)
+
+
+def _digest(*fields: str) -> str:
+    return hashlib.sha256("\0".join([str(LOAD_VERSION), *fields]).encode()).hexdigest()
+
+
+def _replace(
+    postgres: Postgres,
+    table: ShardTable,
+    shard: ShardFacts,
+    load: Load,
+    source_sha256: str,
+    fill: Callable[[Connection, Target], int],
+    *,
+    is_forced: bool,
+) -> LoadResult:
+    """The transaction of every slice of a shard; `fill` deletes, copies and returns the rows."""
+    began = time.perf_counter()
+    name = f"{shard.dataset}/{shard.shard}"
+    with postgres.connect(purpose=f"loading the shard {name!r} into {table}") as connection:
+        _set_limits(connection)
+        ledger.lock(connection, f"shard {name}")
+        pool_id = ledger.admit(connection, shard.pool)
+        shard_id = ledger.register(connection, shard, pool_id)
+        state = ledger.shard_state(connection, table, shard.dataset, shard.shard)
+        is_skipped = not is_forced and state is not None and state.holds(source_sha256)
+        if state is not None and is_skipped:
+            n_rows = state.n_rows
+            connection.execute(
+                "update acidburn.loads set clustering = %s, made_from = %s"
+                " where shard_id = %s and table_name = %s",
+                [load.clustering, load.made_from, shard_id, table],
+            )
+        else:
+            n_rows = fill(connection, Target(name, shard_id, pool_id, shard.pool.dim))
+            connection.execute(
+                "delete from acidburn.loads where shard_id = %s and table_name = %s",
+                [shard_id, table],
+            )
+            connection.execute(
+                "insert into acidburn.loads (shard_id, table_name, source_sha256, revision,"
+                " chunks_sha256, embeddings_sha256, assignments_sha256, clustering, made_from,"
+                " n_rows, run_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                [
+                    *(shard_id, table, source_sha256, shard.revision),
+                    *(load.chunks_sha256, load.embeddings_sha256, load.assignments_sha256),
+                    *(load.clustering, load.made_from, n_rows, load.run_id),
+                ],
+            )
+    return LoadResult(source_sha256, n_rows, is_skipped, time.perf_counter() - began)
+
+
+def _set_limits(connection: Connection) -> None:
+    connection.execute(
+        "select set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),"
+        # between two statements the transaction may wait for the bucket
+        " set_config('idle_in_transaction_session_timeout', '0', true)",
+        [f"{_STATEMENT_SECONDS}s", f"{_LOCK_SECONDS}s"],
+    )
+
+
+def _delete(connection: Connection, table: str, target: Target) -> None:
+    connection.execute(
+        sql.SQL("delete from acidburn.{} where shard_id = %s").format(sql.Identifier(table)),
+        [target.shard_id],
+    )
+
+
+def _copy(
+    connection: Connection, table: str, columns: Sequence[str], blocks: Iterator[Block]
+) -> int:
+    """COPY of all blocks; the rows, as many as Postgres took."""
+    statement = sql.SQL("copy acidburn.{} ({}) from stdin (format binary)").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    n_sent = 0
+    with connection.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            copy.write(copy_binary.HEADER)
+            for block in blocks:
+                copy.write(block.content)
+                n_sent += block.n_rows
+            copy.write(copy_binary.TRAILER)
+        if cursor.rowcount != n_sent:
+            raise DatabaseError(
+                f"{table}: Postgres took {cursor.rowcount} of {n_sent} rows; is there a trigger or "
+                "rule of yours on the table?"
+            )
+    return n_sent
+
+
+@contextmanager
+def _ahead(blocks: Iterator[Block]) -> Iterator[Iterator[Block]]:
+    """The same blocks, made up to `_BLOCKS_AHEAD` early in another thread.
+
+    What goes wrong there is raised here, at its place in the order. On leaving, the block in the
+    making is waited for and no other is begun.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="acidburn-load") as reader:
+        waiting: deque[Future[Block | None]] = deque(
+            reader.submit(next, blocks, None) for _ in range(_BLOCKS_AHEAD)
+        )
+
+        def taken() -> Iterator[Block]:
+            while (block := waiting.popleft().result()) is not None:
+                waiting.append(reader.submit(next, blocks, None))
+                yield block
+
+        try:
+            yield taken()
+        finally:
+            reader.shutdown(cancel_futures=True)

@@ -1,0 +1,295 @@
+"""Arrow batches made into blocks of rows for COPY; what does not belong together is refused.
+
+Which transaction they go into is `load`; the bytes of a row are `copy_binary`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from acidburn_assets.adapters.postgres import copy_binary
+from acidburn_assets.core import schemas
+from acidburn_assets.core.errors import SchemaError
+
+StoreText = Literal["postgres", "bucket"]
+
+EMBEDDING_COLUMNS = ("shard_id", "chunk_id", "pool_id", "cluster_id", "embedding")
+TEXT_COLUMNS = (
+    *("shard_id", "chunk_id", "doc_id", "doc_row", "title", "chunk_index"),
+    *("char_start", "char_end", "n_tokens", "body"),
+)
+CLUSTER_COLUMNS = (
+    *("shard_id", "chunk_id", "pool_id", "cluster_id", "strength", "distance", "is_noise"),
+)
+HEADER_COLUMNS = (
+    *("pool_id", "cluster_id", "parent", "title", "summary", "keywords", "n_chunks", "n_noise"),
+    *("radius", "centroid", "medoid_ids", "label_source"),
+)
+
+_BLOCK_BYTES = 4 * 2**20
+
+_UNIT_TOLERANCE = 0.01
+"""How far a vector's length may be from 1. Chosen: rounding to fp16 moves it by 0.001 at most."""
+
+_TEXT_OID, _UUID_OID = 25, 2950  # the same in every Postgres
+
+
+class Block(NamedTuple):
+    """Rows in the form of COPY BINARY."""
+
+    n_rows: int
+    content: memoryview
+
+
+class Target(NamedTuple):
+    """A shard as the rows name it."""
+
+    name: str  # `dataset/shard`, for messages
+    shard_id: int
+    pool_id: int
+    dim: int
+
+
+class ClusterHeader(NamedTuple):
+    """One cluster of a pool."""
+
+    cluster_id: int
+    parent: int | None
+    title: str
+    summary: str
+    keywords: Sequence[str]
+    n_chunks: int  # members, noise not counted
+    n_noise: int
+    radius: float  # 1 - cosine
+    medoid_ids: Sequence[bytes]
+    label_source: str
+
+
+class Members(NamedTuple):
+    """Whose chunk is whose cluster's, in the shard's order."""
+
+    chunk_ids: np.ndarray  # (n, 16) uint8
+    cluster_ids: np.ndarray  # (n,) int32
+
+
+def read_members(assignments: Iterable[pa.RecordBatch], target: Target) -> Members:
+    """The part of an assignments table that every row of the shard needs.
+
+    Raises:
+        SchemaError: it is not an assignments table.
+    """
+    chunk_ids = [np.empty((0, 16), np.uint8)]
+    cluster_ids = [np.empty(0, np.int32)]
+    for batch in assignments:
+        schemas.check(batch, schemas.ASSIGNMENTS, key=f"assignments of {target.name}")
+        chunk_ids.append(_id_bytes(batch["chunk_id"]))
+        cluster_ids.append(batch["cluster_id"].to_numpy())
+    return Members(np.concatenate(chunk_ids), np.concatenate(cluster_ids))
+
+
+def embedding_blocks(
+    embeddings: Iterable[pa.RecordBatch], members: Members, target: Target
+) -> Iterator[Block]:
+    """Rows of `chunk_embeddings` in the order of their clusters, so that a cluster is read from
+    few pages. All vectors are read before the first block.
+
+    Raises:
+        SchemaError: not the members' vectors, or one that is not of unit length.
+    """
+    key = f"embeddings of {target.name}"
+    n_rows = len(members.chunk_ids)
+    halves = np.empty((n_rows, target.dim), np.float16)
+    filled = 0
+    for batch in embeddings:
+        schemas.check(batch, schemas.embeddings(target.dim), key=key)
+        _check_ids(batch, members, filled, key=key)
+        vectors = batch["embedding"].flatten().to_numpy().reshape(-1, target.dim)
+        halves[filled : filled + len(batch)] = _as_halves(vectors, first_row=filled, key=key)
+        filled += len(batch)
+    _check_count(filled, members, key=key)
+    order = np.argsort(members.cluster_ids, kind="stable")
+    step = max(1, _BLOCK_BYTES // (2 * target.dim))
+    for start in range(0, n_rows, step):
+        rows = order[start : start + step]
+        content = copy_binary.encode_rows(
+            [
+                np.full(len(rows), target.shard_id, np.int32),
+                members.chunk_ids[rows],
+                np.full(len(rows), target.pool_id, np.int16),
+                members.cluster_ids[rows],
+                copy_binary.halfvec_field(halves[rows]),
+            ]
+        )
+        yield Block(len(rows), content)
+
+
+def text_blocks(
+    chunks: Iterable[pa.RecordBatch], members: Members, target: Target, *, store_text: StoreText
+) -> Iterator[Block]:
+    """Rows of `chunk_texts` in the shard's order.
+
+    Raises:
+        SchemaError: not the members' chunks, or a text with a NUL character.
+    """
+    key = f"chunks of {target.name}"
+    filled = 0
+    for batch in chunks:
+        schemas.check(batch, schemas.CHUNKS, key=key)
+        _check_ids(batch, members, filled, key=key)
+        _refuse_nul(batch, key=key)
+        filled += len(batch)
+        step = max(1, _BLOCK_BYTES * len(batch) // max(1, batch.nbytes))
+        for start in range(0, len(batch), step):
+            rows = batch.slice(start, step)
+            n_rows = len(rows)
+            content = copy_binary.encode_rows(
+                [
+                    np.full(n_rows, target.shard_id, np.int32),
+                    _id_bytes(rows["chunk_id"]),
+                    rows["doc_id"],
+                    rows["doc_row"].to_numpy(),
+                    rows["title"],
+                    rows["chunk_index"].to_numpy(),
+                    rows["char_start"].to_numpy(),
+                    rows["char_end"].to_numpy(),
+                    rows["n_tokens"].to_numpy(),
+                    rows["text"] if store_text == "postgres" else pa.nulls(n_rows, pa.string()),
+                ]
+            )
+            yield Block(n_rows, content)
+    _check_count(filled, members, key=key)
+
+
+def cluster_blocks(assignments: Iterable[pa.RecordBatch], target: Target) -> Iterator[Block]:
+    """Rows of `chunk_clusters` in the shard's order.
+
+    Raises:
+        SchemaError: it is not an assignments table.
+    """
+    for batch in assignments:
+        schemas.check(batch, schemas.ASSIGNMENTS, key=f"assignments of {target.name}")
+        content = copy_binary.encode_rows(
+            [
+                np.full(len(batch), target.shard_id, np.int32),
+                _id_bytes(batch["chunk_id"]),
+                np.full(len(batch), target.pool_id, np.int16),
+                batch["cluster_id"].to_numpy(),
+                batch["strength"].to_numpy(),
+                batch["distance"].to_numpy(),
+                batch["is_noise"].to_numpy(zero_copy_only=False),
+            ]
+        )
+        yield Block(len(batch), content)
+
+
+def header_block(
+    headers: Sequence[ClusterHeader], centroids: np.ndarray, *, pool: str, pool_id: int, dim: int
+) -> Block:
+    """All rows of a pool in `cluster_headers`.
+
+    Args:
+        headers: its clusters.
+        centroids: of the same clusters, float32  # (k, dim)
+        pool: its name, for messages.
+        pool_id: as the rows name it.
+        dim: of the pool's model.
+
+    Raises:
+        SchemaError: the centroids do not fit, or a text holds a NUL character.
+    """
+    key = f"centroids of {pool}"
+    if centroids.shape != (len(headers), dim):
+        raise SchemaError(
+            f"{key!r} are {centroids.shape}, not {(len(headers), dim)} like the cluster map's "
+            "cards and the pool's model; materialize centroids and cluster_map again"
+        )
+    if any("\0" in text for one in headers for text in (one.title, one.summary, *one.keywords)):
+        raise SchemaError(
+            f"the cluster map of {pool!r} holds a NUL character, which Postgres cannot store; "
+            "materialize cluster_map again"
+        )
+    keywords = [
+        copy_binary.array_value([word.encode() for word in header.keywords], oid=_TEXT_OID)
+        for header in headers
+    ]
+    medoid_ids = [copy_binary.array_value(header.medoid_ids, oid=_UUID_OID) for header in headers]
+    parents = [
+        None if header.parent is None else header.parent.to_bytes(4, "big", signed=True)
+        for header in headers
+    ]
+    content = copy_binary.encode_rows(
+        [
+            np.full(len(headers), pool_id, np.int16),
+            np.array([header.cluster_id for header in headers], np.int32),
+            pa.array(parents, pa.binary()),
+            pa.array([header.title for header in headers], pa.string()),
+            pa.array([header.summary for header in headers], pa.string()),
+            pa.array(keywords, pa.binary()),
+            np.array([header.n_chunks for header in headers], np.int64),
+            np.array([header.n_noise for header in headers], np.int64),
+            np.array([header.radius for header in headers], np.float32),
+            copy_binary.halfvec_field(_as_halves(centroids, first_row=0, key=key)),
+            pa.array(medoid_ids, pa.binary()),
+            pa.array([header.label_source for header in headers], pa.string()),
+        ]
+    )
+    return Block(len(headers), content)
+
+
+def _as_halves(vectors: np.ndarray, *, first_row: int, key: str) -> np.ndarray:
+    """Unit vectors rounded to fp16.
+
+    Args:
+        vectors: float32  # (n, dim)
+        first_row: which row of the table the first is, for the error.
+        key: whose, for the error.
+
+    Raises:
+        SchemaError: one is not of unit length; with a NaN or an infinity it is not.
+    """
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    is_unit = np.abs(lengths - 1) <= _UNIT_TOLERANCE
+    if not is_unit.all():
+        row = int(np.flatnonzero(~is_unit)[0])
+        raise SchemaError(
+            f"{key!r}: the vector in row {first_row + row} has the length {lengths[row]}, not 1; "
+            "materialize it again"
+        )
+    return vectors.astype(np.float16)
+
+
+def _check_ids(batch: pa.RecordBatch, members: Members, start: int, *, key: str) -> None:
+    chunk_ids = _id_bytes(batch["chunk_id"])
+    if not np.array_equal(chunk_ids, members.chunk_ids[start : start + len(chunk_ids)]):
+        raise SchemaError(
+            f"{key!r}: rows {start} to {start + len(chunk_ids) - 1} are other chunks than those "
+            "of the assignments; materialize embeddings, then assignments again"
+        )
+
+
+def _check_count(n_rows: int, members: Members, *, key: str) -> None:
+    if n_rows != len(members.chunk_ids):
+        raise SchemaError(
+            f"{key!r}: {n_rows} rows for {len(members.chunk_ids)} assignments; materialize "
+            "embeddings, then assignments again"
+        )
+
+
+def _refuse_nul(batch: pa.RecordBatch, *, key: str) -> None:
+    for column in ("doc_id", "title", "text"):
+        has_nul = pc.match_substring(batch[column], "\0")
+        if pc.any(has_nul).as_py():
+            doc_id = batch["doc_id"][pc.index(has_nul, True).as_py()].as_py()
+            raise SchemaError(
+                f"{key!r}: {column!r} of the document {doc_id!r} holds a NUL character, which "
+                "Postgres cannot store; chunk the dataset again"
+            )
+
+
+def _id_bytes(column: pa.Array) -> np.ndarray:
+    """Chunk ids as bytes, without a copy  # (n, 16) uint8."""
+    content = np.frombuffer(column.buffers()[1], np.uint8)
+    return content[column.offset * 16 : (column.offset + len(column)) * 16].reshape(-1, 16)

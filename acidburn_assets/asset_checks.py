@@ -1,0 +1,72 @@
+"""What must hold between assets, checked whenever they are made and shown in the UI.
+
+A check that fails never hides data: it marks the asset, and says what to do.
+"""
+
+from collections import Counter
+
+import dagster as dg
+import pyarrow.compute as pc
+
+from acidburn_assets.adapters import postgres as database
+from acidburn_assets.assets import specs
+from acidburn_assets.core.cluster_map import ClusterMap
+from acidburn_assets.core.datasets import Pool
+from acidburn_assets.io_managers.objects import Tables, load_record
+from acidburn_assets.io_managers.pools import PoolTables
+from acidburn_assets.resources import PostgresResource, StoreResource
+
+
+def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
+    """The checks of one pool."""
+    lineage_key = specs.key(pool.name, "lineage")
+    map_key = specs.key(pool.name, "cluster_map")
+    report_key = specs.key(pool.name, "retrieval_report")
+
+    @dg.asset_check(
+        asset=lineage_key,
+        name="every_chunk_has_a_cluster",
+        description="Members and noise of all clusters add up to the chunks of the manifests.",
+    )
+    def every_chunk_has_a_cluster(store: StoreResource) -> dg.AssetCheckResult:
+        objects = store.create()
+        tables = PoolTables(objects, pool)
+        sealed = sum(manifest.n_chunks for manifest in tables.manifests().values())
+        counts = Tables(objects, lineage_key).read(None, ["n_chunks", "n_noise"])
+        placed = sum(pc.sum(counts[name]).as_py() or 0 for name in ("n_chunks", "n_noise"))
+        return dg.AssetCheckResult(
+            passed=placed == sealed, metadata={"sealed": sealed, "placed": placed}
+        )
+
+    @dg.asset_check(
+        asset=map_key,
+        name="titles_are_unique",
+        description="Two clusters of one title cannot be told apart by whoever routes by it.",
+    )
+    def titles_are_unique(store: StoreResource) -> dg.AssetCheckResult:
+        made: ClusterMap = load_record(store.create(), map_key)
+        counted = Counter(card.title for card in made.cards)
+        twice = sorted(title for title, count in counted.items() if count > 1)
+        return dg.AssetCheckResult(
+            passed=not twice,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"clusters": len(made.cards), "shared_titles": twice},
+        )
+
+    @dg.asset_check(
+        asset=report_key,
+        name="every_chunk_is_served",
+        description="Postgres holds as many vectors of the pool as the manifests sealed.",
+    )
+    def every_chunk_is_served(
+        store: StoreResource, postgres: PostgresResource
+    ) -> dg.AssetCheckResult:
+        manifests = PoolTables(store.create(), pool).manifests()
+        sealed = sum(manifest.n_chunks for manifest in manifests.values())
+        state = database.pool_state(postgres.create(), pool.name)
+        served = state.n_chunks if state else 0
+        return dg.AssetCheckResult(
+            passed=served == sealed, metadata={"sealed": sealed, "served": served}
+        )
+
+    return [every_chunk_has_a_cluster, titles_are_unique, every_chunk_is_served]

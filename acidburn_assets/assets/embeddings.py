@@ -1,0 +1,73 @@
+"""`D/embeddings[shard]`: one unit vector per chunk, in the chunks' order."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import dagster as dg
+import pyarrow as pa
+
+from acidburn_assets.assets import specs
+from acidburn_assets.core import embeddings as embedding
+from acidburn_assets.core import schemas
+from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.io_managers.base import Made, Work, work
+from acidburn_assets.io_managers.objects import Batches, Tables
+from acidburn_assets.partitions import shard_partitions
+from acidburn_assets.resources import EncoderResource
+from acidburn_assets.settings import Settings
+
+SHARDS_PER_RUN = 32
+"""One model load serves so many shards; see `chunks.SHARDS_PER_RUN` for why it is its own."""
+
+
+def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
+    """The node of one dataset."""
+
+    @dg.asset(
+        key=specs.key(dataset.name, "embeddings"),
+        ins={"chunks": dg.AssetIn(specs.key(dataset.name, "chunks"))},
+        partitions_def=shard_partitions(dataset.name),
+        backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
+        io_manager_key="tables",
+        code_version=specs.version(
+            "embeddings-1", settings.acidburn_model, settings.acidburn_model_revision
+        ),
+        group_name=dataset.name,
+        kinds={"parquet", "pytorch"},
+        pool="gpu",
+        description="Unit vectors of the chunks, by the encoder that the settings name.",
+    )
+    def embeddings(
+        context: dg.AssetExecutionContext, chunks: Tables, encoder: EncoderResource
+    ) -> dg.Output[Work]:
+        load = cache(encoder.create)
+
+        def make(partition: str | None) -> Made:
+            shard = specs.require(partition)
+            model = load()
+            tally = embedding.Tally()
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                for batch in chunks.batches(shard, ["chunk_id", "text"]):
+                    encoded = model.encode(batch.column("text").to_pylist(), "document")
+                    tally.add(encoded)
+                    yield embedding.record_batch(batch.column("chunk_id"), encoded.vectors)
+
+            return Made(
+                Batches(schemas.embeddings(model.card.dim), batches(), embedding.COLUMN_ENCODING),
+                lambda: {
+                    "model": model.card.fingerprint,
+                    "model_name": model.card.name,
+                    "dim": model.card.dim,
+                    "device": model.device,
+                    "tokens": tally.n_tokens,
+                    "truncated": tally.n_truncated,
+                    "chunks_per_second": round(tally.rows_per_second, 1),
+                    "tokens_per_second": round(tally.tokens_per_second),
+                    **specs.COST_FREE,
+                },
+            )
+
+        return work(make)
+
+    return embeddings

@@ -1,0 +1,149 @@
+"""`D/manifest`: the sealed list of embedding shards, each with its hash, rows, run and event."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from acidburn_assets.adapters import pictures
+from acidburn_assets.adapters.object_store import ObjectInfo
+from acidburn_assets.assets import specs
+from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.errors import ModelError, NotMaterialized, ObjectCorrupt
+from acidburn_assets.core.manifest import Manifest, ManifestEntry
+from acidburn_assets.core.plan import Plan
+from acidburn_assets.core.shards import Shard
+from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.base import Made, Work, work
+from acidburn_assets.io_managers.objects import Tables
+from acidburn_assets.resources import EncoderResource
+
+
+def build(dataset: Dataset) -> dg.AssetsDefinition:
+    """The node of one dataset."""
+    chunks_key = specs.key(dataset.name, "chunks")
+    embeddings_key = specs.key(dataset.name, "embeddings")
+
+    @dg.asset(
+        key=specs.key(dataset.name, "manifest"),
+        ins={
+            "plan": dg.AssetIn(specs.key(dataset.name, "plan")),
+            "embeddings": dg.AssetIn(embeddings_key),
+        },
+        io_manager_key="records",
+        code_version=specs.version("manifest-1"),
+        group_name=dataset.name,
+        kinds={"json"},
+        description="The sealed list of embedding shards: what a cluster model is fitted on.",
+    )
+    def manifest(
+        context: dg.AssetExecutionContext,
+        plan: Plan,
+        embeddings: Tables,
+        encoder: EncoderResource,
+    ) -> dg.Output[Work]:
+        def make(_: str | None) -> Made:
+            card = encoder.card()
+            made = versions.latest_shards(context.instance, embeddings_key)
+            missing = [shard.key for shard in plan.shards if shard.key not in made]
+            if missing:
+                raise NotMaterialized(
+                    f"{len(missing)} of {len(plan.shards)} shards of "
+                    f"{embeddings_key.to_user_string()} are missing, first {missing[0]!r}: "
+                    "materialize them first"
+                )
+            entries = tuple(
+                _entry(
+                    shard,
+                    versions.require_materialization(context.instance, embeddings_key, shard.key),
+                    embeddings.info(shard.key),
+                    chunks_key,
+                    model=card.fingerprint,
+                )
+                for shard in plan.shards
+            )
+            sealed = Manifest(
+                dataset=dataset.name,
+                revision=plan.revision,
+                model=card.fingerprint,
+                dim=card.dim,
+                entries=entries,
+            )
+            return Made(
+                sealed,
+                {
+                    "shards": len(entries),
+                    "rows": sealed.n_chunks,
+                    "content_version": sealed.content_version(),
+                    "throughput": specs.picture(
+                        pictures.shard_throughput(
+                            _rates(context.instance, embeddings_key, [e.shard for e in entries])
+                        ),
+                        "chunks per second of each shard",
+                    ),
+                    "sealed": specs.table(
+                        [
+                            {
+                                "shard": entry.shard,
+                                "chunks": entry.n_chunks,
+                                "sha256": entry.sha256[:12],
+                                "run": entry.run_id[:8],
+                            }
+                            for entry in entries[:100]
+                        ]
+                    ),
+                    **specs.COST_FREE,
+                },
+            )
+
+        return work(make)
+
+    return manifest
+
+
+def _rates(
+    instance: dg.DagsterInstance, key: dg.AssetKey, shards: Sequence[str]
+) -> dict[str, float]:
+    """Chunks per second of each shard; one that was adopted was timed by no run and is left out."""
+    figures = {
+        shard: versions.figures_of(versions.require_materialization(instance, key, shard))
+        for shard in shards
+    }
+    return {
+        shard: found["chunks_per_second"]
+        for shard, found in figures.items()
+        if "chunks_per_second" in found
+    }
+
+
+def _entry(
+    shard: Shard,
+    record: dg.EventLogRecord,
+    stored: ObjectInfo,
+    chunks_key: dg.AssetKey,
+    *,
+    model: str,
+) -> ManifestEntry:
+    tags = versions.tags_of(record)
+    recorded = versions.data_version(tags)
+    if stored.sha256 != recorded:
+        raise ObjectCorrupt(
+            f"{stored.key!r} holds {stored.sha256[:12]}, but {recorded[:12]} was recorded for shard "
+            f"{shard.key!r}: materialize the shard again"
+        )
+    figures = versions.figures_of(record)
+    if figures["model"] != model:
+        raise ModelError(
+            f"shard {shard.key!r} was embedded by model {figures['model']}, the encoder in use is "
+            f"{model}: materialize the shard again, or set ACIDBURN_MODEL back"
+        )
+    return ManifestEntry(
+        shard=shard.key,
+        first_row=shard.first_row,
+        n_rows=shard.n_rows,
+        n_chunks=figures["rows"],
+        sha256=recorded,
+        chunks_sha256=versions.input_version(tags, chunks_key),
+        event_id=record.storage_id,
+        run_id=record.run_id,
+        code_version=versions.code_version(tags),
+    )

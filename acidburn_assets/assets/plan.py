@@ -1,0 +1,89 @@
+"""`D/plan`: what a dataset holds and costs, cut into shards; and `D/source`, where it comes from.
+
+The plan registers the shard partitions before it is reported, so that nothing downstream ever
+sees a plan without its partitions.
+"""
+
+import dagster as dg
+
+from acidburn_assets.assets import specs
+from acidburn_assets.core import chunks as chunking
+from acidburn_assets.core import plan as planning
+from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.plan import Plan
+from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.base import Made, Work, work
+from acidburn_assets.partitions import register_shards
+from acidburn_assets.resources import EncoderResource, SourcesResource
+from acidburn_assets.settings import Settings
+
+
+def source(dataset: Dataset) -> dg.AssetSpec:
+    """The dataset where it is published: its revision is observed whenever it is planned."""
+    return dg.AssetSpec(
+        specs.key(dataset.name, "source"),
+        group_name=dataset.name,
+        kinds={dataset.source},
+        description=(
+            f"{dataset.path or dataset.source}, licence {dataset.licence}, "
+            f"{'may' if dataset.may_redistribute_text else 'may not'} be redistributed."
+        ),
+    )
+
+
+def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
+    """The node of one dataset."""
+
+    @dg.asset(
+        key=specs.key(dataset.name, "plan"),
+        deps=[specs.key(dataset.name, "source")],
+        io_manager_key="records",
+        code_version=specs.version(
+            "plan-1",
+            specs.reading_facts(dataset),
+            dataset.chunk.model_dump(),
+            dataset.chunks_per_shard,
+            settings.acidburn_model,
+            settings.acidburn_model_revision,
+            chunking.CHUNKER_VERSION,
+        ),
+        group_name=dataset.name,
+        kinds={"json"},
+        description="Documents, tokens, chunks, shards and cost, before any money is spent.",
+    )
+    def plan(
+        context: dg.AssetExecutionContext, sources: SourcesResource, encoder: EncoderResource
+    ) -> dg.Output[Work]:
+        reader = sources.create(dataset)
+        versions.observe_revision(
+            context.instance, specs.key(dataset.name, "source"), reader.revision()
+        )
+
+        def make(_: str | None) -> Made:
+            made = planning.plan_dataset(
+                dataset, reader, tokenizer=encoder.tokenizer(), card=encoder.card()
+            )
+            register_shards(context.instance, dataset.name, [shard.key for shard in made.shards])
+            return Made(made, _figures(made))
+
+        return work(make)
+
+    return plan
+
+
+def _figures(plan: Plan) -> dict[str, object]:
+    estimate = plan.estimate
+    return {
+        "revision": plan.revision,
+        "documents": plan.n_documents,
+        "shards": len(plan.shards),
+        "estimated_tokens": estimate.n_tokens,
+        "estimated_chunks": estimate.n_chunks,
+        "estimated_usd": estimate.gpus[0].usd,
+        "bucket_bytes": estimate.bucket_bytes,
+        "postgres_bytes": estimate.postgres_bytes,
+        "postgres_plan": estimate.postgres_plan,
+        "gpus": specs.table([gpu.model_dump() for gpu in estimate.gpus]),
+        "sample_skipped": plan.sample.skipped,
+        **specs.COST_FREE,
+    }

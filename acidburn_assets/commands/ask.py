@@ -1,0 +1,88 @@
+"""`acidburn ask "question"`: passages from the clusters that the question belongs to."""
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from acidburn_assets import settings
+from acidburn_assets.commands.presentation import format_seconds
+from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.runtime import backends
+from acidburn_assets.runtime.search import Answer, Engine
+from acidburn_assets.settings import Settings
+
+
+@click.command()
+@click.argument("question")
+@click.option("--pool", help="Where to look; may be left out where there is one knowledge pool.")
+@click.option("--clusters", "n_clusters", default=4, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--passages", "n_passages", default=5, show_default=True, type=click.IntRange(1, 200)
+)
+@click.option("--json", "is_json", is_flag=True, help="Print the answer and its trail as JSON.")
+def command(
+    question: str, pool: str | None, n_clusters: int, n_passages: int, is_json: bool
+) -> None:
+    """Search the clusters that QUESTION belongs to, exactly, and show where each passage is from."""
+    configured = settings.load()
+    engine = open_engine(configured, pool)
+    answer = engine.ask(question, n_clusters=n_clusters, n_passages=n_passages)
+    if is_json:
+        click.echo(answer.model_dump_json(indent=2))
+    else:
+        show(answer, Console(highlight=False))
+
+
+def open_engine(configured: Settings, pool: str | None) -> Engine:
+    """The query engine of a pool.
+
+    Raises:
+        ConfigError: no such pool, or several knowledge pools and none named.
+    """
+    registry = configured.registry
+    if pool is None:
+        knowledge = [one.name for one in registry.pools.values() if one.tier == "knowledge"]
+        if len(knowledge) != 1:
+            raise ConfigError(f"say --pool: there are {sorted(registry.pools)}")
+        pool = knowledge[0]
+    return Engine(
+        store=backends.open_store(configured),
+        postgres=backends.open_postgres(configured),
+        encoder=backends.load_encoder(configured),
+        pool=registry.pool(pool).name,
+    )
+
+
+def show(answer: Answer, console: Console) -> None:
+    """Prints an answer for a person: passages, then what was searched.
+
+    Args:
+        answer: with its trail.
+        console: where.
+    """
+    for passage in answer.passages:
+        place = f"{passage.dataset}/{passage.shard}"
+        console.print(
+            f"[bold]{passage.rank}. {escape(passage.title or passage.doc_id)}[/bold] "
+            f"[dim]{passage.score:.3f}[/dim]"
+        )
+        console.print(
+            f"[dim]{escape(passage.doc_id)} characters {passage.char_start}-{passage.char_end}, "
+            f"cluster {passage.cluster_id} “{escape(passage.cluster_title)}”, shard {place}, "
+            f"chunk {passage.chunk_id}[/dim]"
+        )
+        console.print(escape(_shorten(passage.text)), "")
+    trail = answer.trail
+    searched = ", ".join(
+        f"{cluster.cluster_id} “{cluster.title}”" for cluster in trail.clusters_searched
+    )
+    console.print(
+        f"[dim]searched {escape(searched)}: {trail.n_rows_scanned:,} passages, "
+        f"{trail.share_scanned:.1%} of {answer.pool}, in "
+        f"{format_seconds(sum(trail.seconds.values()))}, ${trail.usd:.2f}[/dim]"
+    )
+
+
+def _shorten(text: str, max_chars: int = 600) -> str:
+    text = text.strip()
+    return text if len(text) <= max_chars else text[:max_chars].rsplit(None, 1)[0] + " …"

@@ -1,0 +1,169 @@
+"""`acidburn demo`: the whole graph on the documentation that every Python carries.
+
+Makes what is not there yet, shows what was made, asks a question, and says where to look. The
+last line on stdout is one JSON object for programs.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import click
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from acidburn_assets import settings
+from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.commands import ask as asking
+from acidburn_assets.commands.audit import Auditor
+from acidburn_assets.commands.instance import open_instance
+from acidburn_assets.commands.materialize import materialize
+from acidburn_assets.commands.presentation import format_bytes, format_seconds
+from acidburn_assets.core.cluster_map import ClusterMap
+from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.objects import load_record
+from acidburn_assets.runtime import backends
+from acidburn_assets.settings import Settings
+
+QUESTION = "How do I run several coroutines at the same time and wait for all of them?"
+
+POOL = "knowledge"
+
+
+@click.command()
+@click.option("--question", default=QUESTION, show_default=True)
+def command(question: str) -> None:
+    """Run the whole graph on this machine's Python documentation, then ask a question."""
+    started = time.perf_counter()
+    configured = settings.load()
+    console = Console(stderr=True, highlight=False)
+    outcome = materialize("all")
+    if outcome.failures:
+        raise click.ClickException(f"{len(outcome.failures)} assets failed, see above")
+    store = backends.open_store(configured)
+    with open_instance(configured) as instance:
+        made = _table_of_assets(instance, configured)
+        figures = _figures(instance, configured)
+        answer = asking.open_engine(configured, POOL).ask(question, n_passages=3)
+        trail = Auditor(configured, instance).passage(answer.passages[0].chunk_id)
+    cluster_map: ClusterMap = load_record(store, dg.AssetKey([POOL, "cluster_map"]))
+    map_path = _write_map(configured, store)
+    console.print(made)
+    console.print(_table_of_clusters(cluster_map))
+    console.rule(question)
+    asking.show(answer, console)
+    console.print(
+        f"the first passage is rows of {trail.dataset} at {trail.revision[:12]}, document row "
+        f"{trail.doc_row}, shard {trail.shard}, made by",
+        markup=False,
+    )
+    for event in trail.made:
+        console.print(
+            f"  {event.asset:<34} run {event.run_id[:8]}  sha256 {event.data_version[:12]}",
+            markup=False,
+        )
+    console.rule()
+    command_name = "acidburn" if sys.argv[0].endswith("acidburn") else "python -m acidburn_assets"
+    console.print(
+        f"map       {map_path}\n"
+        f"graph     make ui   ({command_name} ui)\n"
+        f'ask       {command_name} ask "your question"\n'
+        f"lineage   {command_name} audit passage {answer.passages[0].chunk_id}",
+        markup=False,
+        soft_wrap=True,
+    )
+    click.echo(
+        json.dumps(
+            {
+                **figures,
+                "materialized": outcome.n_made,
+                "seconds": round(time.perf_counter() - started, 1),
+                "question": question,
+                "passages": [
+                    {
+                        "chunk_id": passage.chunk_id,
+                        "document": passage.doc_id,
+                        "cluster": passage.cluster_id,
+                        "score": round(passage.score, 4),
+                    }
+                    for passage in answer.passages
+                ],
+                "map": str(map_path),
+            }
+        )
+    )
+
+
+def _shard_events(
+    instance: dg.DagsterInstance, key: dg.AssetKey
+) -> list[dict[str, object]]:
+    return [
+        versions.figures_of(versions.require_materialization(instance, key, shard))
+        for shard in sorted(versions.latest_shards(instance, key))
+    ]
+
+
+def _table_of_assets(instance: dg.DagsterInstance, configured: Settings) -> Table:
+    table = Table("dataset", "asset", "shards", "rows", "bytes", "time", "rows/s", title="made")
+    for dataset in configured.registry.datasets:
+        for asset in ("chunks", "embeddings", "assignments", "chunk_embeddings", "chunk_clusters"):
+            events = _shard_events(instance, dg.AssetKey([dataset, asset]))
+            if not events:
+                continue
+            rows = sum(int(str(event["rows"])) for event in events)
+            seconds = sum(float(str(event.get("seconds", 0))) for event in events)
+            size = sum(int(str(event.get("bytes", 0))) for event in events)
+            table.add_row(
+                dataset,
+                asset,
+                f"{len(events)}",
+                f"{rows:,}",
+                format_bytes(size) if size else "",
+                format_seconds(seconds),
+                f"{rows / seconds:,.0f}" if seconds else "",
+            )
+    return table
+
+
+def _table_of_clusters(cluster_map: ClusterMap) -> Table:
+    table = Table(
+        "cluster", "chunks", "label", "keywords", title=f"ten largest clusters of {POOL}"
+    )
+    largest = sorted(cluster_map.cards, key=lambda card: (-card.size, card.cluster_id))[:10]
+    for card in largest:
+        table.add_row(
+            str(card.cluster_id), f"{card.size:,}", card.title, ", ".join(card.keywords[:5])
+        )
+    return table
+
+
+def _figures(instance: dg.DagsterInstance, configured: Settings) -> dict[str, object]:
+    documents = chunks = shards = 0
+    for dataset in configured.registry.datasets:
+        events = _shard_events(instance, dg.AssetKey([dataset, "chunks"]))
+        documents += sum(int(str(event["documents_kept"])) for event in events)
+        chunks += sum(int(str(event["rows"])) for event in events)
+        shards += len(events)
+    centroids = versions.figures_of(
+        versions.require_materialization(instance, dg.AssetKey([POOL, "centroids"]), None)
+    )
+    return {
+        "documents": documents,
+        "chunks": chunks,
+        "shards": shards,
+        "clusters": centroids["clusters"],
+        "noise_share": centroids["noise_share"],
+    }
+
+
+def _write_map(configured: Settings, store: ObjectStore) -> Path:
+    uri = store.uri(f"{POOL}/projection.png")
+    if uri.startswith("file://"):
+        return Path(url2pathname(urlparse(uri).path))
+    path = configured.home / f"{POOL}-map.png"
+    path.write_bytes(store.get_bytes(f"{POOL}/projection.png"))
+    return path

@@ -1,0 +1,88 @@
+"""The project's own Dagster instance: its home, and what a dead process left in it."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.settings import PROJECT_ROOT, Settings
+
+PROCESS_TAG = "acidburn/process"
+"""`host:pid:start time` of the process that executes a run by itself."""
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def prepare_home(settings: Settings) -> Path:
+    """Makes DAGSTER_HOME with the project's dagster.yaml in it, and points Dagster there.
+
+    Args:
+        settings: name the state folder.
+
+    Raises:
+        ConfigError: the project's dagster.yaml is not beside the package (it was not installed
+            from a checkout).
+    """
+    project = PROJECT_ROOT / "dagster.yaml"
+    if not project.is_file():
+        raise ConfigError(f"no {str(project)!r}: install Acidburn from a checkout (make setup)")
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(project, home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """The instance, its orphaned runs marked as failed; use it as a context manager.
+
+    Args:
+        settings: name the state folder.
+    """
+    prepare_home(settings)
+    instance = dg.DagsterInstance.get()
+    fail_orphans(instance)
+    return instance
+
+
+def process_tag() -> str:
+    """Names this process so that it can be told from a later one of the same pid."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
+
+
+def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
+    """Marks runs as failed whose process on this host is gone; without it they seem to run for
+    ever.
+
+    Returns:
+        Ids of the runs.
+    """
+    orphans = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
+        tag = run.tags.get(PROCESS_TAG)
+        if tag is None:
+            continue
+        host, pid, started = tag.rsplit(":", 2)
+        if host == socket.gethostname() and not _is_alive(int(pid), float(started)):
+            instance.report_run_failed(run, f"its process {pid} is gone")
+            orphans.append(run.run_id)
+    return orphans
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        # 2 s: the tag holds whole seconds
+        return abs(process.create_time() - started) < 2 and process.status() != "zombie"
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,146 @@
+"""Progress of a run as a person sees it: bars on a terminal, plain lines elsewhere.
+
+Fed by Dagster's own events through a logger that a run's config names, so that a run tells the
+same story here and in the UI.
+"""
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LOGGER = "progress"
+"""Name of the logger in a run's config."""
+
+
+class Display(AbstractContextManager["Display"]):
+    """Shows one asset after the other, one step per partition."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<36}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task: Any = None
+        self._asset = ""
+        self.failures: list[str] = []
+        self.n_made = 0  # partitions of this asset, those that were there not counted
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def start(self, asset: str, n_partitions: int) -> None:
+        """An asset begins."""
+        self._asset = asset
+        self.failures = []
+        self.n_made = 0
+        self._task = self._bars.add_task(asset, total=n_partitions, note="")
+
+    def skip(self, asset: str, why: str) -> None:
+        """An asset is left out."""
+        self._line(f"{asset}: {why}")
+
+    def made(self, partition: str | None, figures: Mapping[str, Any]) -> None:
+        """One partition was reported."""
+        self.n_made += not figures.get("reused", False)
+        note = _note(figures)
+        self._bars.update(self._task, advance=1, note=note)
+        if not self.console.is_terminal:
+            name = self._asset + (f" {partition}" if partition else "")
+            self._line(f"{name}: {note}")
+
+    def failed(self, reason: str) -> None:
+        """The run of the asset failed."""
+        self.failures.append(reason)
+        self.console.print(f"{self._asset}: {reason}", style="red", markup=False)
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+def progress_logger(display: Display) -> dg.LoggerDefinition:
+    """A Dagster logger that feeds the display, and nothing else.
+
+    Args:
+        display: where it shows.
+    """
+
+    @dg.logger(description="Feeds the command line's progress.")
+    def feed(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("acidburn.progress", level=logging.DEBUG)
+        logger.addHandler(_Feeder(display))
+        return logger
+
+    return feed
+
+
+class _Feeder(logging.Handler):
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if event is None:
+            return
+        if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
+            materialization = event.step_materialization_data.materialization
+            figures = {name: value.value for name, value in materialization.metadata.items()}
+            self._display.made(event.partition, figures)
+        elif event.event_type is dg.DagsterEventType.STEP_FAILURE:
+            self._display.failed(_reason(event))
+
+
+def _reason(event: Any) -> str:
+    failure = event.event_specific_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else str(event.message)
+
+
+def _note(figures: Mapping[str, Any]) -> str:
+    parts = []
+    if "rows" in figures:
+        parts.append(f"{figures['rows']:,} rows")
+    if "clusters" in figures:
+        parts.append(f"{figures['clusters']:,} clusters")
+    if "seconds" in figures and not figures.get("reused"):
+        parts.append(f"{figures['seconds']:.1f} s")
+    if "chunks_per_second" in figures:
+        parts.append(f"{figures['chunks_per_second']:,.0f} chunks/s")
+    if figures.get("reused"):
+        parts.append("was there")
+    return ", ".join(parts) or "made"

@@ -1,0 +1,731 @@
+"""Names for clusters without a model: keywords, a title and a quoted sentence, from texts alone.
+
+Deterministic: the same texts give the same labels, byte for byte, in whatever order the members
+come and whatever the hash seed. Works on a bounded sample of each cluster's members; drawing it
+is the caller's part. What becomes of a label lives in `cluster_map`, labels that a model writes
+in `adapters.labeler`.
+
+A term is one to three words that stand together. Terms are ranked by class-based TF-IDF,
+tf·log(1 + A/f), less what the neighbouring clusters share, less what reads as a verb or as the
+first half of a phrase.
+Source: Grootendorst, BERTopic: Neural topic modeling with a class-based TF-IDF procedure, 2022.
+
+The constants were chosen by reading the titles of 120 clusters (Python docstrings, newswire,
+abstracts) and by how often a title's embedding finds its own centroid first.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_KEYWORDS = 12
+MAX_TITLE_WORDS = 6
+MAX_TITLE_CHARS = 120
+MIN_SUMMARY_CHARS, MAX_SUMMARY_CHARS = 20, 240
+
+MEMBER_CHARS = 1_200
+"""Characters of a member that are read: with 200 members of 300 clusters, 72 MB of text at most.
+Chosen: the first paragraphs of a passage say what it is about."""
+MEDOID_CHARS = 4_000
+"""Characters of a medoid in which a sentence is looked for. Chosen."""
+
+_CANDIDATES = 80  # terms of a cluster that are looked at closely
+_MAX_TERM_CHARS = 50
+_MIN_TEXTS_SHARE = 0.03  # of the members must use a term
+_NEIGHBOUR_WEIGHT = 3.0
+_SHARE_POWER = 0.4
+_PHRASE_SHARE = 0.6
+_COMMON_SHARE = 0.5  # a term that more clusters have names none of them
+_RELEVANCE = 0.7  # against diversity
+
+_BREAK = 0  # the number of everything that a term does not cross
+_CODE_BITS = 21  # three word numbers fit into one int64
+_MAX_WORDS = 2**_CODE_BITS - 1
+
+
+class Passage(NamedTuple):
+    """A chunk as labels read it."""
+
+    chunk_id: str  # hex
+    doc_id: str
+    text: str
+
+
+class ClusterSample(NamedTuple):
+    """What is read of a cluster."""
+
+    members: Sequence[Passage]  # drawn at random
+    medoids: Sequence[Passage]  # nearest to the centroid first
+
+
+class Heuristic(NamedTuple):
+    """A label made without a model."""
+
+    title: str  # unique among the clusters described together
+    keywords: tuple[str, ...]  # best first; none is part of another
+    summary: str  # a sentence of a medoid, or its beginning where it has none
+    summary_chunk_id: str | None  # hex: the chunk that is quoted
+
+
+def members_wanted(n_clusters: int) -> int:
+    """How many members of each cluster `describe` should be given.
+
+    Time and memory follow the total, so many clusters get fewer members each: 200 up to 500
+    clusters, never less than 40. Chosen, not measured.
+    """
+    return max(40, min(200, 100_000 // max(1, n_clusters)))
+
+
+def describe(
+    samples: Mapping[int, ClusterSample], neighbours: Mapping[int, Sequence[int]]
+) -> dict[int, Heuristic]:
+    """Labels every cluster, each in contrast to its neighbours.
+
+    Args:
+        samples: by cluster id. Each is looked up once, in order of id, so that a lazy mapping
+            keeps the texts of one cluster in memory at a time.
+        neighbours: the nearest other clusters of each; ids without a sample are passed over.
+
+    Returns:
+        By cluster id, in order of id.
+    """
+    lexicon = _Lexicon()
+    members: dict[int, _Stream] = {}
+    quotes: dict[int, tuple[list[Passage], _Stream]] = {}
+    for cluster_id in sorted(samples):
+        sample = samples[cluster_id]
+        members[cluster_id] = lexicon.read(sample.members or sample.medoids)
+        sentences = list(_sentences(sample.medoids))
+        quotes[cluster_id] = sentences, lexicon.read_in_order(sentences)
+    words = lexicon.close()
+    terms = {cluster_id: _count(stream, words) for cluster_id, stream in members.items()}
+    scores = _score(terms, neighbours)
+    ranked = {
+        cluster_id: _rank(terms[cluster_id], scores[cluster_id], stream, words)
+        for cluster_id, stream in members.items()
+    }
+    titles = _titles(ranked, words)
+    labels = {}
+    for cluster_id, (sentences, stream) in quotes.items():
+        central = _central(sentences, stream, terms[cluster_id], scores[cluster_id], words)
+        labels[cluster_id] = Heuristic(
+            titles[cluster_id],
+            tuple(term.text for term in ranked[cluster_id]),
+            central.text if central else "",
+            central.chunk_id if central else None,
+        )
+    return labels
+
+
+def describe_groups(
+    samples: Mapping[int, ClusterSample],
+    groups: Mapping[int, Sequence[int]],
+    neighbours: Mapping[int, Sequence[int]],
+) -> dict[int, Heuristic]:
+    """Labels groups of clusters, each in contrast to its neighbouring groups.
+
+    Args:
+        samples: by cluster id; the members of a group are drawn from its clusters in turn.
+        groups: by group id, the clusters it holds.
+        neighbours: by group id, the nearest other groups.
+
+    Returns:
+        By group id, in order of id.
+    """
+    merged = {}
+    for group_id, cluster_ids in groups.items():
+        parts = [samples[cluster_id] for cluster_id in sorted(cluster_ids)]
+        n_each = -(-2 * members_wanted(len(groups)) // max(1, len(parts)))
+        merged[group_id] = ClusterSample(
+            [passage for part in parts for passage in part.members[:n_each]],
+            [passage for part in parts for passage in part.medoids[:1]],
+        )
+    return describe(merged, neighbours)
+
+
+# ---- words ----------------------------------------------------------------------------------
+
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and Han: written without spaces
+_TOKEN = re.compile(
+    r"(?:https?://|www\.)\S+"  # addresses name nothing
+    r"|[^\W\d]\w*(?:\.[^\W\d]\w*)+"  # identifiers: numpy.linalg.svd, asyncio.Task
+    rf"|[{_UNSPACED}]"
+    rf"|[^\W{_UNSPACED}]+(?:[-'’][^\W{_UNSPACED}]+)*"
+    r"|[^\w\s]+|\n\s*\n"  # what a term does not cross
+)
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_SHORT_LINE = re.compile(r"^([^\n]{1,40})\n", re.MULTILINE)
+"""A heading, a list item or code: a term does not go on after it. Lines of prose are longer."""
+
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_CONNECTORS = _word_set("of and de du la des und et y")
+"""Stop words that may stand inside a term: Bank of Japan, research and development."""
+
+_SUBJECTS = _word_set(
+    "can cannot could he i it may might must not she should they we which who will would you"
+)
+_DETERMINERS = _word_set("a an any each every his its our some the their these this those")
+"""After one of the subjects or before one of these stands a verb, in English: `return the path`,
+`we propose a model`. Verbs make poor names."""
+
+
+class _Stream(NamedTuple):
+    """The words of one cluster's texts; a break ends each text."""
+
+    words: np.ndarray  # (n,) int32: numbers in the lexicon
+    texts: np.ndarray  # (n,) int32: which text a word is of
+    documents: np.ndarray  # (n_texts,) int32: which document a text is of
+
+
+class _Words(NamedTuple):
+    """The closed lexicon: one row for each word as it is written."""
+
+    written: list[str]
+    folded: np.ndarray  # (n_words,) int64: one number for all forms of a word
+    is_edge: np.ndarray  # (n_words,) bool: may begin and end a term
+    is_inner: np.ndarray  # (n_words,) bool: may stand inside one
+    is_subject: np.ndarray  # (n_words,) bool
+    is_determiner: np.ndarray  # (n_words,) bool
+    packages: frozenset[str]  # words that identifiers begin with: numpy
+
+
+class _Lexicon:
+    """Numbers words in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {"": _BREAK}
+        self._packages: set[str] = set()
+
+    def read(self, passages: Sequence[Passage]) -> _Stream:
+        """Reads members, whose order says nothing."""
+        return self.read_in_order(sorted(passages))
+
+    def read_in_order(self, passages: Sequence[Passage]) -> _Stream:
+        numbers = self._numbers
+        documents: dict[str, int] = {}
+        words: list[int] = []
+        lengths: list[int] = []
+        for passage in passages:
+            tokens = _TOKEN.findall(_beginning(passage.text))
+            for token in [token for token in tokens if _is_identifier(token)]:
+                # the packages an identifier lies in are terms of their own
+                parts = token.split(".")
+                self._packages.add(parts[0])
+                for n_parts in range(1, len(parts)):
+                    tokens += ["", ".".join(parts[:n_parts])]
+            tokens.append("")
+            words += [numbers.setdefault(token, len(numbers)) for token in tokens]
+            lengths.append(len(tokens))
+            documents.setdefault(passage.doc_id, len(documents))
+        return _Stream(
+            np.array(words, np.int32),
+            np.repeat(np.arange(len(passages), dtype=np.int32), lengths),
+            np.array([documents[passage.doc_id] for passage in passages], np.int32),
+        )
+
+    def close(self) -> _Words:
+        written = list(self._numbers)
+        folds: dict[str, int] = {"": _BREAK}
+        folded = np.zeros(len(written), np.int64)
+        is_edge, is_inner, is_subject, is_determiner = np.zeros((4, len(written)), bool)
+        for number, word in enumerate(written):
+            if not _is_word(word):
+                continue
+            lower = word.casefold()
+            fold = folds.setdefault(_fold(lower), len(folds))
+            is_name = lower not in STOP_WORDS and not _is_junk(word) and fold <= _MAX_WORDS
+            folded[number] = min(fold, _MAX_WORDS)
+            is_edge[number] = is_name
+            is_inner[number] = is_name or lower in _CONNECTORS
+            is_subject[number] = lower in _SUBJECTS
+            is_determiner[number] = lower in _DETERMINERS
+        return _Words(
+            written, folded, is_edge, is_inner, is_subject, is_determiner, frozenset(self._packages)
+        )
+
+
+def _beginning(text: str) -> str:
+    """What is read of a text; a short line is followed by an empty one."""
+    if len(text) > MEMBER_CHARS:
+        cut = text.rfind(" ", MEMBER_CHARS // 2, MEMBER_CHARS)
+        text = text[: cut if cut > 0 else MEMBER_CHARS]
+    return _SHORT_LINE.sub(r"\1\n\n", text)
+
+
+def _is_word(token: str) -> bool:
+    return (token[:1].isalnum() or token[:1] == "_") and not _is_address(token)
+
+
+def _is_identifier(token: str) -> bool:
+    return "." in token and _is_word(token)
+
+
+def _is_address(word: str) -> bool:
+    return word.startswith(("http://", "https://", "www."))
+
+
+def _fold(lower: str) -> str:
+    """One form for singular and plural, by English rules; elsewhere a final s is lost at most."""
+    if lower.endswith(("'s", "’s")):
+        return lower[:-2]
+    if len(lower) < 5 or not lower.isalpha() or not lower.endswith("s"):
+        return lower
+    if lower.endswith("ies"):
+        return lower[:-3] + "y"
+    if lower.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return lower[:-2]
+    return lower if lower.endswith(("ss", "us", "is")) else lower[:-1]
+
+
+def _is_junk(word: str) -> bool:
+    """True of numbers, single letters and what bad scans leave."""
+    if _IS_UNSPACED.fullmatch(word):
+        return False
+    n_letters = sum(map(str.isalpha, word))
+    if n_letters < 2 or n_letters * 2 < len(word) or len(word) > 40:
+        return True
+    if re.search(r"(.)\1\1", word):
+        return True
+    is_plain = word.isascii() and word.isalpha() and len(word) > 5 and not word.isupper()
+    return is_plain and not re.search(r"[aeiouy]", word, re.IGNORECASE)
+
+
+# ---- terms ----------------------------------------------------------------------------------
+
+
+class _Terms(NamedTuple):
+    """The terms that several members of one cluster use."""
+
+    codes: np.ndarray  # (t,) int64 ascending: up to three folded word numbers
+    weights: np.ndarray  # (t,) float64: occurrences, damped within a document
+    shares: np.ndarray  # (t,) float64 in [0, 1]: of the texts, damped within a document
+    total: float  # weight of all words of the cluster
+
+
+def _ngrams(stream: _Stream, words: _Words, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the terms of n words, (m,) int64, and where they begin, (m,) int64."""
+    n_starts = max(0, len(stream.words) - n + 1)
+    columns = [stream.words[offset : offset + n_starts] for offset in range(n)]
+    is_term = words.is_edge[columns[0]] & words.is_edge[columns[-1]]
+    for column in columns[1:-1]:
+        is_term &= words.is_inner[column]
+    starts = np.flatnonzero(is_term)
+    codes = np.zeros(len(starts), np.int64)
+    for offset, column in enumerate(columns):
+        codes |= words.folded[column[starts]] << (_CODE_BITS * offset)
+    return codes, starts
+
+
+def _stems(code: int) -> tuple[int, ...]:
+    """The folded words of a term."""
+    numbers = (code >> (_CODE_BITS * offset) & _MAX_WORDS for offset in range(3))
+    return tuple(number for number in numbers if number != _BREAK)
+
+
+def _count(stream: _Stream, words: _Words) -> _Terms:
+    """Counts a cluster's terms; a document with m uses weighs sqrt(m), not m.
+
+    So one long document does not name the cluster. Where there are several documents, a term
+    must occur in two of them.
+    """
+    found = [_ngrams(stream, words, n) for n in (1, 2, 3)]
+    codes, term = np.unique(np.concatenate([code for code, _ in found]), return_inverse=True)
+    text = stream.texts[np.concatenate([start for _, start in found])]
+    n_texts = max(1, len(stream.documents))
+    n_documents = int(stream.documents.max(initial=0)) + 1
+
+    used_in, counts = np.unique(
+        term * n_documents + stream.documents[text], return_counts=True
+    )  # (term, document) pairs
+    weights = np.bincount(used_in // n_documents, np.sqrt(counts), len(codes))
+    n_term_documents = np.bincount(used_in // n_documents, minlength=len(codes))
+
+    used_by = np.unique(term * n_texts + text)  # (term, text) pairs
+    n_term_texts = np.bincount(used_by // n_texts, minlength=len(codes))
+    used_in, counts = np.unique(
+        used_by // n_texts * n_documents + stream.documents[used_by % n_texts], return_counts=True
+    )
+    uses = np.bincount(used_in // n_documents, np.sqrt(counts), len(codes))
+    shares = uses / max(1.0, float(np.sqrt(np.bincount(stream.documents)).sum()))
+
+    floor = min(n_texts, max(2, int(np.ceil(n_texts * _MIN_TEXTS_SHARE))))
+    kept = (n_term_texts >= floor) & (n_term_documents >= min(2, n_documents))
+    is_word = codes < 2**_CODE_BITS
+    return _Terms(codes[kept], weights[kept], shares[kept], float(weights[is_word].sum()))
+
+
+def _score(
+    terms: Mapping[int, _Terms], neighbours: Mapping[int, Sequence[int]]
+) -> dict[int, np.ndarray]:
+    """Scores each cluster's terms, (t,) float64, 0 for those that name nothing."""
+    if not terms:
+        return {}
+    codes, place = np.unique(
+        np.concatenate([found.codes for found in terms.values()]), return_inverse=True
+    )
+    weights = np.concatenate([found.weights for found in terms.values()])
+    mean_total = sum(found.total for found in terms.values()) / len(terms)
+    rarity = np.log1p(mean_total / np.bincount(place, weights, len(codes)))
+    # with few clusters, what most of them have may still be the subject of one
+    if len(terms) >= 8:
+        rarity[np.bincount(place, minlength=len(codes)) > _COMMON_SHARE * len(terms)] = 0.0
+    scores = {}
+    for cluster_id, found in terms.items():
+        around = [terms[other] for other in neighbours.get(cluster_id, ()) if other in terms]
+        elsewhere = np.zeros(len(found.codes))
+        for other in around:
+            _, mine, theirs = np.intersect1d(
+                found.codes, other.codes, assume_unique=True, return_indices=True
+            )
+            elsewhere[mine] += other.shares[theirs] / len(around)
+        scores[cluster_id] = (
+            (found.weights / max(found.total, 1.0))
+            * rarity[np.searchsorted(codes, found.codes)]
+            * found.shares
+            / (found.shares + _NEIGHBOUR_WEIGHT * elsewhere)
+            * found.shares**_SHARE_POWER  # what few members say does not name them all
+        )
+    return scores
+
+
+# ---- keywords and titles --------------------------------------------------------------------
+
+
+class _Keyword(NamedTuple):
+    text: str  # as it is most often written
+    stems: frozenset[int]
+    score: float
+    share: float
+
+
+def _rank(terms: _Terms, scores: np.ndarray, stream: _Stream, words: _Words) -> list[_Keyword]:
+    """A cluster's keywords, best first."""
+    best = np.lexsort((terms.codes, -scores))[:_CANDIDATES]
+    best = best[scores[best] > 0]
+    uses = _uses(terms.codes[best], stream, words)
+    candidates = []
+    for place in best.tolist():
+        code = int(terms.codes[place])
+        form, naming = uses[code]
+        if any(_is_participle(part) for part in form.split()[1:]):
+            continue  # `instance named` is no phrase; `masked array` is one
+        if len(form) > _MAX_TERM_CHARS:
+            continue
+        if form.casefold() in WEAK_WORDS or _is_participle(form) or form.endswith("ly"):
+            naming *= 0.3
+        candidates.append(
+            _Keyword(
+                form,
+                frozenset(_stems(code)),
+                float(scores[place]) * naming,
+                float(terms.shares[place]),
+            )
+        )
+    return _diverse(_whole_phrases(candidates))
+
+
+def _is_participle(word: str) -> bool:
+    return len(word) > 4 and word.endswith("ed") and not word.endswith("eed")
+
+
+def _uses(codes: np.ndarray, stream: _Stream, words: _Words) -> dict[int, tuple[str, float]]:
+    """How each term is written most often, and how well it names things, in (0, 1].
+
+    A name is seldom a verb, and often the last word of its phrase.
+    """
+    forms: dict[int, Counter[str]] = {code: Counter() for code in codes.tolist()}
+    n_verbs = dict.fromkeys(forms, 0)
+    n_last = dict.fromkeys(forms, 0)
+    for n in (1, 2, 3):
+        found, starts = _ngrams(stream, words, n)
+        is_wanted = np.isin(found, codes)
+        starts = starts[is_wanted]
+        before = stream.words[np.maximum(starts - 1, 0)]
+        after = stream.words[starts + n]  # a stream ends in a break
+        is_verb = words.is_subject[before] | words.is_determiner[after]
+        is_last = ~words.is_edge[after]
+        for code, start, verb, last in zip(
+            found[is_wanted].tolist(),
+            starts.tolist(),
+            is_verb.tolist(),
+            is_last.tolist(),
+            strict=True,
+        ):
+            numbers = stream.words[start : start + n].tolist()
+            forms[code][_join([words.written[number] for number in numbers])] += 1
+            n_verbs[code] += verb
+            n_last[code] += last
+    uses = {}
+    for code, written in forms.items():
+        n_uses = written.total()
+        verb_share, last_share = n_verbs[code] / (n_uses + 1), n_last[code] / n_uses
+        form = min(written, key=lambda text: (-written[text], text))
+        uses[code] = form, (1 - verb_share) ** 2 * (0.4 + 0.6 * last_share)
+    return uses
+
+
+def _join(parts: Sequence[str]) -> str:
+    text = parts[0]
+    for part in parts[1:]:
+        is_unspaced = _IS_UNSPACED.fullmatch(part) and _IS_UNSPACED.fullmatch(text[-1])
+        text += part if is_unspaced else " " + part
+    return text
+
+
+def _whole_phrases(candidates: Sequence[_Keyword]) -> list[_Keyword]:
+    """Drops terms that a longer one says better: `zip` where most uses are of `zip file`."""
+    kept = list(candidates)
+    for n_stems in (2, 3):
+        for phrase in [keyword for keyword in kept if len(keyword.stems) == n_stems]:
+            covered = [
+                part
+                for part in kept
+                if part.stems < phrase.stems
+                and (phrase.share >= _PHRASE_SHARE * part.share or phrase.score >= part.score)
+            ]
+            score = max([phrase.score, *(part.score for part in covered)])
+            kept = [keyword for keyword in kept if keyword not in covered]
+            kept[kept.index(phrase)] = phrase._replace(score=score)
+    return sorted(kept, key=lambda keyword: (-keyword.score, keyword.text))
+
+
+def _diverse(candidates: Sequence[_Keyword]) -> list[_Keyword]:
+    """Maximal marginal relevance over shared words.
+
+    Source: Carbonell and Goldstein, The use of MMR, SIGIR 1998.
+    """
+    rest = list(candidates)
+    chosen: list[_Keyword] = []
+    while rest and len(chosen) < MAX_KEYWORDS:
+        gains = [
+            _RELEVANCE * keyword.score / candidates[0].score
+            - (1 - _RELEVANCE) * max((_overlap(keyword, other) for other in chosen), default=0.0)
+            for keyword in rest
+        ]
+        best = rest.pop(gains.index(max(gains)))
+        text = best.text.casefold()
+        others = [other.text.casefold() for other in chosen]
+        if not any(text in other or other in text for other in others):
+            chosen.append(best)
+    return chosen
+
+
+def _overlap(one: _Keyword, other: _Keyword) -> float:
+    return len(one.stems & other.stems) / len(one.stems | other.stems)
+
+
+def _titles(ranked: Mapping[int, Sequence[_Keyword]], words: _Words) -> dict[int, str]:
+    """Composes titles, each unlike all others."""
+    owners: dict[frozenset[int], int] = {}
+    titles = {}
+    for cluster_id, keywords in ranked.items():
+        parts = _title_parts(keywords)
+        owner = owners.get(_all_stems(parts))
+        if owner is not None:
+            shared = {keyword.text for keyword in ranked[owner]}
+            own = [keyword for keyword in keywords if keyword.text not in shared]
+            for keyword in (*own, *keywords):
+                if keyword not in parts:
+                    parts = [*parts, keyword]
+                    break
+        title = ", ".join(part.text for part in parts)
+        if not parts or _all_stems(parts) in owners:
+            title = f"{title} ({cluster_id})" if parts else f"Cluster {cluster_id}"
+        owners.setdefault(_all_stems(parts), cluster_id)
+        titles[cluster_id] = _capitalised(title, words)
+    return titles
+
+
+def _title_parts(keywords: Sequence[_Keyword]) -> list[_Keyword]:
+    """The first keywords that add words of their own: four words, six at most."""
+    parts: list[_Keyword] = []
+    n_words = 0
+    for keyword in keywords[:MAX_KEYWORDS]:
+        n_more = len(keyword.text.split())
+        if n_words >= 4 or n_words + n_more > MAX_TITLE_WORDS:
+            continue
+        if len(", ".join([*(part.text for part in parts), keyword.text])) > MAX_TITLE_CHARS // 2:
+            continue
+        if any(_is_akin(keyword, part) for part in parts):
+            continue
+        if len(parts) >= 2 and keyword.score < parts[0].score / 8:
+            break
+        parts.append(keyword)
+        n_words += n_more
+    return parts
+
+
+def _is_akin(one: _Keyword, other: _Keyword) -> bool:
+    """True of terms that share a word or a beginning: logging, logger; zipfile, zip file."""
+    if one.stems & other.stems:
+        return True
+    beginnings = [
+        {word[:5] for word in (text.replace(" ", ""), *text.split()) if len(word) >= 5}
+        for text in (one.text.casefold(), other.text.casefold())
+    ]
+    return bool(beginnings[0] & beginnings[1])
+
+
+def _all_stems(keywords: Sequence[_Keyword]) -> frozenset[int]:
+    return frozenset().union(*(keyword.stems for keyword in keywords))
+
+
+def _capitalised(title: str, words: _Words) -> str:
+    first = title.split(" ")[0].rstrip(",")
+    is_name = first in words.packages or not first.islower() or not first.isalpha()
+    return title if is_name else title[0].upper() + title[1:]
+
+
+# ---- summaries ------------------------------------------------------------------------------
+
+_SENTENCE_END = re.compile(r"(?<=[.!?][\"'”’)])\s+|(?<=[.!?])\s+|(?<=[。！？])")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Za-z]|al|cf|Corp|Co|Dr|ed|eds|e\.g|Eq|etc|Fig|Gen|Gov|i\.e|Inc|Jr|Ltd|Mr|Mrs|Ms"
+    r"|Nos?|pp?|Prof|Rep|Sec|Sen|Sr|St|vol|vs))\.$"
+)
+_LEANS_BACK = re.compile(
+    r"(?:And|But|He|Her|His|However|It|Its|She|So|Such|That|Then|There|These|They|This|Those|Thus)\b",
+    re.IGNORECASE,
+)
+
+
+def _sentences(medoids: Sequence[Passage]) -> Iterator[Passage]:
+    """Sentences that can be quoted, as passages; without any, the first medoid's beginning."""
+    n_found = 0
+    for passage in medoids:
+        text = _SHORT_LINE.sub(r"\1\n\n", passage.text[:MEDOID_CHARS])
+        is_cased = any(map(str.isupper, text))
+        for block in re.split(r"\n\s*\n", text):
+            for sentence in _split(" ".join(block.split())):
+                if _reads_well(sentence, is_cased=is_cased):
+                    n_found += 1
+                    yield passage._replace(text=sentence)
+    if n_found or not medoids:
+        return
+    first = next((passage for passage in medoids if passage.text.strip()), None)
+    if first is not None:
+        yield first._replace(text=_shortened(" ".join(first.text[:MEDOID_CHARS].split())))
+
+
+def _split(text: str) -> Iterator[str]:
+    start = 0
+    for end in _SENTENCE_END.finditer(text):
+        if not _ABBREVIATION.search(text, start, end.start()):
+            yield text[start : end.start()]
+            start = end.end()
+    yield text[start:]
+
+
+def _reads_well(sentence: str, *, is_cased: bool) -> bool:
+    """True of a whole sentence of prose: no table, no code, no fragment."""
+    if not MIN_SUMMARY_CHARS <= len(sentence) <= MAX_SUMMARY_CHARS:
+        return False
+    if sentence.rstrip("\"'”’)")[-1:] not in tuple(".!?。！？") or sentence.endswith("..."):
+        return False
+    if is_cased and sentence[0].islower():
+        return False
+    if not (sentence[0].isalnum() or sentence[0] in "\"'“‘("):
+        return False
+    n_prose = sum(character.isalpha() or character == " " for character in sentence)
+    return n_prose >= 0.85 * len(sentence)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_SUMMARY_CHARS:
+        return text
+    cut = text.rfind(" ", 0, MAX_SUMMARY_CHARS - 1)
+    return text[: cut if cut > 0 else MAX_SUMMARY_CHARS - 1] + "…"
+
+
+def _central(
+    sentences: Sequence[Passage],
+    stream: _Stream,
+    terms: _Terms,
+    scores: np.ndarray,
+    words: _Words,
+) -> Passage | None:
+    """The sentence that says most of what the cluster is about in the fewest words."""
+    if not sentences:
+        return None
+    gains = np.zeros(len(sentences))
+    if len(scores):
+        for n in (1, 2, 3):
+            codes, starts = _ngrams(stream, words, n)
+            place = np.minimum(np.searchsorted(terms.codes, codes), len(scores) - 1)
+            is_known = terms.codes[place] == codes
+            pairs = np.unique(
+                np.stack([stream.texts[starts][is_known], place[is_known]]), axis=1
+            )  # a word said twice counts once
+            gains += np.bincount(pairs[0], scores[pairs[1]], len(sentences))
+    n_chars = np.array([len(sentence.text) for sentence in sentences])
+    gains /= np.sqrt(n_chars + 60)  # chosen: neither three words nor a whole paragraph
+    for number, sentence in enumerate(sentences):
+        if _LEANS_BACK.match(sentence.text):
+            gains[number] *= 0.6  # `It` and `This` speak of a sentence that is not quoted
+    return sentences[int(gains.argmax())]
+
+
+# ---- English --------------------------------------------------------------------------------
+
+STOP_WORDS = _word_set(
+    """
+    a about above according across actually after afterwards again against ago all almost alone
+    along already also although always am among an and another any anybody anyhow anyone
+    anything anyway are aren't around as aside ask at away back be became because become been
+    before beforehand begin behind being believe below beside besides best better between beyond
+    both but by called came can can't cannot certain certainly come could couldn't did didn't
+    different do does doesn't doing don't done down due during e.g each eg either else elsewhere
+    enough especially etc even ever every everybody everyone everything except far few find
+    first five following for former found four from further gave general get gets getting give
+    given gives go goes going gone good got great had hadn't hardly has hasn't have haven't
+    having he he's hence her here hers herself him himself his hither how however i i'd i'll i'm
+    i.e i've ie if in inc indeed instead into is isn't it it'd it'll it's its itself just keep
+    kept kind knew know known last later latter least less let let's like likely little look
+    looking made mainly make makes making many may maybe me mean means meanwhile might mine more
+    moreover most mostly mr mrs ms much must my myself named namely near nearly necessary need
+    needed needs neither never nevertheless new next nine no nobody non none nor not nothing now
+    nowhere of off often oh okay old on once one ones only onto or other others otherwise ought
+    our ours ourselves out over own part particular particularly per perhaps place please
+    possible probably put quite rather re really regarding said same saw say saying says second
+    see seem seemed seems seen self sent seven several shall she should shouldn't show showed
+    shown shows similarly simply since six so some somebody somehow someone something sometimes
+    somewhat somewhere soon still such sure t take taken taking tell ten than that that's the
+    their theirs them themselves then there thereby therefore these they thing things think
+    third this those though three through throughout thus till to together told too took toward
+    towards tried try trying twice two under unless unlike until unto up upon us use used useful
+    uses using usually various very via vs want wants was wasn't way ways we we'd we'll we're
+    we've well went were weren't what whatever when whence whenever where whereas whereby
+    wherein wherever whether which while whither who whoever whole whom whose why will wish with
+    within without won't would wouldn't yes yet you you'd you'll you're you've your yours
+    yourself yourselves arg args bool cls def example examples false import int kwargs none note
+    notes param parameter parameters params raise raised raises return returned returning
+    returns str true cc chap chapter com doi dr edu esq fig figs figure hon html http https ibid
+    nbsp nd org page pages pdf pp rd section st table th vol www
+    """
+)
+"""English words, and marks of print and code, that name nothing. Frequent words of other
+languages occur in most clusters and fall by that rule."""
+
+WEAK_WORDS = _word_set(
+    """
+    additional approach april august available base based basis both case cases check code
+    common complete contain containing contains count current currently data december effect end
+    entries error exist existing exists february form framework friday full function functions
+    group high include included includes including information instance issue item items january
+    july june kind large len level line list long low main major march message method methods
+    mode model models monday multiple need november number numbers object objects october
+    operation order pair paper pass performance point present problem problems process program
+    provide provided provides real result results role run saturday sec separate september
+    series set sets simple single size small specific specified standard start state study
+    successful sunday support supported supports system systems task tasks term terms test text
+    thursday time total tuesday type types unit user value values version wednesday work
+    """
+)
+"""Words that name something only beside another: `model`, but not `language model`."""

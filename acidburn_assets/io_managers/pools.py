@@ -1,0 +1,129 @@
+"""Reading what a pool's datasets made: manifests, and rows of their shards, without loading all.
+
+A fan-in through an I/O manager would hold every shard in memory at once; here shards are streamed
+one after the other, and what is read is what the manifests sealed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.core.datasets import Pool
+from acidburn_assets.core.errors import ModelError, ObjectCorrupt, SchemaError
+from acidburn_assets.core.manifest import Manifest
+from acidburn_assets.io_managers.objects import Tables, load_record
+
+
+class PoolTables:
+    """The tables of every dataset of one pool."""
+
+    def __init__(self, store: ObjectStore, pool: Pool) -> None:
+        self._store = store
+        self._pool = pool
+
+    def manifests(self) -> dict[str, Manifest]:
+        """The sealed manifest of each dataset.
+
+        Raises:
+            NotMaterialized: one of them has not been made.
+            ModelError: they are of different models: vectors of two models share no space.
+        """
+        manifests: dict[str, Manifest] = {
+            name: load_record(self._store, dg.AssetKey([name, "manifest"]))
+            for name in self._pool.datasets
+        }
+        models = {name: f"{one.model}, {one.dim}-d" for name, one in manifests.items()}
+        if len(set(models.values())) > 1:
+            raise ModelError(
+                f"the datasets of pool {self._pool.name!r} were embedded by different models "
+                f"{models}: materialize their embeddings and manifests with one model"
+            )
+        return manifests
+
+    def chunks_by_shard(self, manifests: Mapping[str, Manifest]) -> dict[str, int]:
+        """`dataset/shard` to its number of chunks, all shards of the pool."""
+        return {
+            f"{name}/{entry.shard}": entry.n_chunks
+            for name, manifest in manifests.items()
+            for entry in manifest.entries
+        }
+
+    def table(self, dataset: str, asset: str) -> Tables:
+        """The shards of one asset of one dataset."""
+        return Tables(self._store, dg.AssetKey([dataset, asset]))
+
+    def take(
+        self, asset: str, chosen: Mapping[str, np.ndarray], columns: Sequence[str]
+    ) -> pa.Table:
+        """Chosen rows of one asset, in the order of shards and rows.
+
+        Args:
+            asset: `chunks`, `embeddings` or `assignments`.
+            chosen: `dataset/shard` to its rows, (m,) int64, rising.
+            columns: to read.
+        """
+        parts = []
+        for name in sorted(chosen):
+            dataset, shard = name.split("/")
+            offset = 0
+            for batch in self.table(dataset, asset).batches(shard, columns):
+                inside = chosen[name] - offset
+                inside = inside[(inside >= 0) & (inside < batch.num_rows)]
+                if len(inside):
+                    parts.append(batch.take(pa.array(inside)))
+                offset += batch.num_rows
+        if not parts:
+            raise SchemaError(
+                f"pool {self._pool.name!r} has no chunk to sample: every document of "
+                f"{list(self._pool.datasets)} was skipped (see documents_skipped of the chunks)"
+            )
+        return pa.Table.from_batches(parts)
+
+    def take_embeddings(
+        self, chosen: Mapping[str, np.ndarray], manifests: Mapping[str, Manifest]
+    ) -> pa.Table:
+        """Chosen embeddings of shards that are still what was sealed.
+
+        Raises:
+            ObjectCorrupt: a shard's object is another than the manifest says.
+        """
+        for name in chosen:
+            dataset, shard = name.split("/")
+            self.check_sealed(dataset, shard, manifests[dataset])
+        return self.take("embeddings", chosen, ["chunk_id", "embedding"])
+
+    def check_sealed(self, dataset: str, shard: str, manifest: Manifest) -> None:
+        """Refuses a shard that is no longer the one that the manifest sealed.
+
+        Raises:
+            ObjectCorrupt: its checksum differs.
+        """
+        entry = {one.shard: one for one in manifest.entries}[shard]
+        stored = self.table(dataset, "embeddings").info(shard)
+        if stored.sha256 != entry.sha256:
+            raise ObjectCorrupt(
+                f"{stored.key!r} holds {stored.sha256[:12]}, the manifest sealed "
+                f"{entry.sha256[:12]}: materialize {dataset}/manifest again"
+            )
+
+    def placed(
+        self, manifests: Mapping[str, Manifest]
+    ) -> Iterator[tuple[str, str, pa.Table, pa.Table]]:
+        """Every shard with its vectors and assignments: (dataset, shard, embeddings, assignments).
+
+        Raises:
+            SchemaError: the two tables of a shard do not hold the same chunks in the same order.
+        """
+        for dataset, manifest in manifests.items():
+            for entry in manifest.entries:
+                vectors = self.table(dataset, "embeddings").read(entry.shard)
+                placed = self.table(dataset, "assignments").read(entry.shard)
+                if not vectors["chunk_id"].equals(placed["chunk_id"]):
+                    raise SchemaError(
+                        f"{dataset}/{entry.shard}: the assignments are not of these embeddings; "
+                        "materialize the assignments again"
+                    )
+                yield dataset, entry.shard, vectors, placed

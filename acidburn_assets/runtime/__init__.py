@@ -1,0 +1,1 @@
+"""Answers questions: no Dagster, nothing that fits or loads. What `acidburn ask` runs."""

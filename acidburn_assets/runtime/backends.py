@@ -1,0 +1,140 @@
+"""Settings made into the plain objects that do the work: the one place that composes them.
+
+Dagster's resources, the commands and the query engine all come through here, so that a setting
+means the same everywhere. Nothing is opened before it is asked for, and what is dear to open (a
+model, an embedded server, the scan of a dataset) is opened once per process.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from acidburn_assets.adapters import embedded_postgres, object_store, sources
+from acidburn_assets.adapters import encoder as encoders
+from acidburn_assets.adapters import tokenizer as tokenizers
+from acidburn_assets.adapters.encoder import Encoder
+from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, migrate
+from acidburn_assets.adapters.sources import Source
+from acidburn_assets.core.chunks import Tokenizer
+from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.embeddings import ModelCard
+from acidburn_assets.settings import Settings
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """The object store that the settings name."""
+    return object_store.open_store(
+        settings.store_url,
+        endpoint=settings.b2_endpoint,
+        key_id=settings.b2_key_id,
+        app_key=settings.b2_app_key,
+    )
+
+
+def open_source(settings: Settings, dataset: Dataset, *, revision: str | None = None) -> Source:
+    """One dataset where it is published.
+
+    Args:
+        settings: for the cache folder and the hub's token.
+        dataset: entry of the registry.
+        revision: that was planned; a hub is read at exactly this commit.
+    """
+    if revision is not None and dataset.source == "huggingface":
+        dataset = dataset.model_copy(update={"revision": revision})
+    return _source(dataset, settings.home / "cache", settings.hf_token.get_secret_value())
+
+
+@lru_cache(maxsize=32)
+def _source(dataset: Dataset, cache: Path, token: str) -> Source:
+    # what a source found is kept for the process: read() still checks every unit's digest
+    return sources.open_source(dataset, cache=cache, hf_token=token)
+
+
+def describe_model(settings: Settings) -> ModelCard:
+    """Facts of the embedding model, without loading it."""
+    return _card(
+        settings.acidburn_model,
+        settings.acidburn_model_revision,
+        settings.hf_token.get_secret_value(),
+    )
+
+
+@lru_cache(maxsize=4)
+def _card(model: str, revision: str, token: str) -> ModelCard:
+    return encoders.describe_model(model, revision=revision, hf_token=token)
+
+
+def load_tokenizer(settings: Settings) -> Tokenizer:
+    """The embedding model's own tokenizer, without the model."""
+    return _tokenizer(
+        settings.acidburn_model,
+        settings.acidburn_model_revision,
+        settings.hf_token.get_secret_value(),
+    )
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(model: str, revision: str, token: str) -> Tokenizer:
+    return tokenizers.load_tokenizer(model, revision=revision, hf_token=token)
+
+
+def load_encoder(settings: Settings) -> Encoder:
+    """The embedding model, loaded onto its device once per process."""
+    return _encoder(
+        settings.acidburn_model,
+        settings.acidburn_model_revision,
+        settings.acidburn_device,
+        settings.acidburn_batch_tokens,
+        settings.hf_token.get_secret_value(),
+    )
+
+
+@lru_cache(maxsize=1)
+def _encoder(model: str, revision: str, device: str, batch_tokens: int, token: str) -> Encoder:
+    return encoders.load_encoder(
+        model, revision=revision, device=device, batch_tokens=batch_tokens, hf_token=token
+    )
+
+
+def connect_postgres(settings: Settings) -> Postgres:
+    """The database that the settings name, as it is; an embedded one is started."""
+    if settings.is_postgres_embedded:
+        server = _embedded(settings.home / "postgres")
+        return Postgres(SecretStr(server.dsn))
+    if settings.acidburn_postgres.get_secret_value():
+        return Postgres(settings.acidburn_postgres)
+    return Postgres(
+        conninfo_from_parts(
+            host=settings.supabase_host,
+            port=settings.supabase_port,
+            dbname=settings.supabase_db,
+            user=settings.supabase_user,
+            password=settings.supabase_password,
+            sslmode=settings.supabase_sslmode,
+            sslrootcert=settings.supabase_sslrootcert,
+        )
+    )
+
+
+def open_postgres(settings: Settings) -> Postgres:
+    """The database that the settings name, its schema up to date."""
+    postgres = connect_postgres(settings)
+    _migrate_once(postgres)
+    return postgres
+
+
+@lru_cache(maxsize=4)
+def _embedded(folder: Path) -> embedded_postgres.EmbeddedPostgres:
+    # stopped when this process ends, unless another uses it still
+    return embedded_postgres.start(folder)
+
+
+_migrated: set[str] = set()
+
+
+def _migrate_once(postgres: Postgres) -> None:
+    if postgres.where not in _migrated:
+        migrate(postgres)
+        _migrated.add(postgres.where)

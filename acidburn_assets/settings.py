@@ -1,0 +1,138 @@
+"""The only reader of the environment and of `.env`.
+
+Every name is documented in `deploy/env.example`, and a test holds the two together. Secrets are
+`SecretStr`: their repr is masked, and they are unwrapped only where a client is made.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from acidburn_assets.core import datasets
+from acidburn_assets.core.errors import ConfigError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """What a person can set. Empty means: the embedded default."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    # where things are
+    acidburn_home: Path = Path(".acidburn")
+    """State folder of the embedded defaults: objects, Postgres, Dagster's records, caches."""
+    acidburn_datasets: Path = PROJECT_ROOT / "deploy" / "datasets.yaml"
+    """The registry of datasets and pools."""
+
+    # object store; empty: file://<acidburn_home>/objects
+    acidburn_store: str = ""
+    """`file:///…` or `s3://bucket/prefix`; empty with a B2_BUCKET means `s3://B2_BUCKET`."""
+    b2_key_id: str = ""
+    b2_app_key: SecretStr = SecretStr("")
+    b2_endpoint: str = ""
+    """`https://s3.<region>.backblazeb2.com`, as shown beside the bucket."""
+    b2_bucket: str = ""
+
+    # Postgres; empty: an embedded Postgres under <acidburn_home>/postgres
+    acidburn_postgres: SecretStr = SecretStr("")
+    """A DSN (`postgresql://…` or `host=… dbname=…`); wins over SUPABASE_*."""
+    supabase_host: str = ""
+    supabase_port: int = 5432
+    supabase_db: str = "postgres"
+    supabase_user: str = "postgres"
+    supabase_password: SecretStr = SecretStr("")
+    supabase_sslmode: Literal["require", "verify-ca", "verify-full"] = "require"
+    supabase_sslrootcert: str = ""
+
+    # encoder
+    acidburn_model: str = "minilm"
+    """`minilm`: all-MiniLM-L6-v2 from the package; otherwise a sentence-transformers model, for
+    example BAAI/bge-m3, or a folder that holds one."""
+    acidburn_model_revision: str = ""
+    acidburn_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    acidburn_batch_tokens: int = Field(8192, ge=64)
+    hf_token: SecretStr = SecretStr("")
+
+    # labels; empty key: keyless labels
+    xai_api_key: SecretStr = SecretStr("")
+    acidburn_label_base_url: str = "https://api.x.ai/v1"
+    acidburn_label_model: str = "grok-4.3"
+    acidburn_label_budget_usd: float = Field(5.0, ge=0)
+    """Labelling stops before a call could pass this."""
+
+    @property
+    def home(self) -> Path:
+        """State folder, absolute."""
+        return self.acidburn_home.resolve()
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster keeps its runs and events."""
+        return self.home / "dagster"
+
+    @property
+    def store_url(self) -> str:
+        """URL of the object store in use."""
+        if self.acidburn_store:
+            return self.acidburn_store
+        if self.b2_bucket:
+            return f"s3://{self.b2_bucket}"
+        return (self.home / "objects").as_uri()
+
+    @property
+    def is_postgres_embedded(self) -> bool:
+        """True where neither ACIDBURN_POSTGRES nor SUPABASE_HOST is set."""
+        return not self.acidburn_postgres.get_secret_value() and not self.supabase_host
+
+    @property
+    def postgres_target(self) -> str:
+        """Which Postgres, in words and without credentials."""
+        if self.acidburn_postgres.get_secret_value():
+            return "the DSN in ACIDBURN_POSTGRES"
+        if self.supabase_host:
+            return f"{self.supabase_host}:{self.supabase_port}/{self.supabase_db}"
+        return f"embedded, {self.home / 'postgres'}"
+
+    @cached_property
+    def registry(self) -> datasets.Registry:
+        """The parsed datasets.yaml.
+
+        Raises:
+            ConfigError: the file is missing, not YAML, or not a registry.
+        """
+        path = self.acidburn_datasets
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"no registry at {str(path)!r}; set ACIDBURN_DATASETS to your datasets.yaml"
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{str(path)!r} is not YAML: {error}") from error
+        return datasets.parse_registry(content, origin=path.name)
+
+
+def load() -> Settings:
+    """Reads the environment, then `.env` in the current folder.
+
+    Raises:
+        ConfigError: a variable has a value that cannot be used; the value itself is not shown,
+            it may be a secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0]).upper() if first["loc"] else "the environment"
+        raise ConfigError(f"{name}: {first['msg']}; see deploy/env.example") from error

@@ -1,0 +1,119 @@
+from collections.abc import Iterator
+
+import numpy as np
+import psycopg
+import pytest
+
+from acidburn_assets.adapters.postgres import Hits, PassageSearch, PoolFacts, Postgres
+from acidburn_assets.core.errors import DatabaseUnavailable
+from acidburn_assets_tests import postgres_samples
+from acidburn_assets_tests.postgres_samples import Sample
+from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
+
+__all__ = ["database", "dsn", "postgres_server"]
+
+POOL = PoolFacts("library", "knowledge", "f00d", "a-model", 64)
+SAMPLES = [
+    postgres_samples.make(300, shard=f"00000{index}", pool=POOL, n_clusters=7) for index in range(2)
+]
+OTHER = postgres_samples.make(100, dataset="forum", pool=POOL._replace(name="forums"))
+
+
+@pytest.fixture
+def search(database: Postgres) -> Iterator[PassageSearch]:
+    for sample in (*SAMPLES, OTHER):
+        postgres_samples.load(database, sample)
+    search = PassageSearch(database, "library")
+    yield search
+    search.close()
+
+
+def unit(seed: int) -> np.ndarray:
+    vector = np.random.default_rng(seed).standard_normal(POOL.dim).astype(np.float32)
+    return vector / np.float32(np.linalg.norm(vector))
+
+
+def brute_force(
+    samples: list[Sample], vector: np.ndarray, clusters: list[int] | None, limit: int
+) -> tuple[list[bytes], np.ndarray, int]:
+    """Ids and cosines, nearest first, with the rounding to fp16 that Postgres sees."""
+    halves = np.concatenate([sample.halves for sample in samples]).astype(np.float64)
+    ids = [chunk_id for sample in samples for chunk_id in sample.chunk_ids]
+    of_cluster = np.concatenate([sample.clusters for sample in samples])
+    question = vector.astype(np.float16).astype(np.float64)
+    scores = halves @ question
+    scores /= np.linalg.norm(halves, axis=1) * np.linalg.norm(question)
+    inside = (
+        np.arange(len(ids)) if clusters is None else np.flatnonzero(np.isin(of_cluster, clusters))
+    )
+    best = inside[np.argsort(-scores[inside])][:limit]
+    return [ids[index] for index in best], scores[best], len(inside)
+
+
+def check(hits: Hits, expected: tuple[list[bytes], np.ndarray, int]) -> None:
+    ids, scores, n_scanned = expected
+    assert [hit.chunk_id for hit in hits.hits] == ids
+    assert [hit.score for hit in hits.hits] == pytest.approx(scores, abs=1e-5)
+    assert hits.n_rows_scanned == n_scanned
+
+
+@pytest.mark.parametrize("clusters", [[0], [1, 4], [0, 1, 2, 3, 4, 5, 6]])
+def test_search_inside_clusters_is_exact(search: PassageSearch, clusters: list[int]) -> None:
+    for seed in range(5):
+        hits = search.inside(unit(seed), clusters, limit=10)
+        check(hits, brute_force(SAMPLES, unit(seed), clusters, 10))
+        assert {hit.cluster_id for hit in hits.hits} <= set(clusters)
+
+
+def test_search_everywhere_is_exact_and_stays_in_its_pool(search: PassageSearch) -> None:
+    for seed in range(5):
+        hits = search.everywhere(unit(seed), limit=25)
+        check(hits, brute_force(SAMPLES, unit(seed), None, 25))
+
+
+def test_vector_index_of_somebody_does_not_cost_passages(search: PassageSearch, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "create index on acidburn.chunk_embeddings using hnsw"
+            " ((embedding::extensions.halfvec(64)) extensions.halfvec_cosine_ops)"
+        )
+    check(search.everywhere(unit(1), limit=25), brute_force(SAMPLES, unit(1), None, 25))
+
+
+def test_hit_says_where_it_is_from(search: PassageSearch) -> None:
+    sample = SAMPLES[1]
+    hit = search.everywhere(sample.halves[8], limit=1).hits[0]
+    row = sample.chunks.slice(8, 1).to_pylist()[0]
+    assert hit.chunk_id == row["chunk_id"]
+    assert hit.score == pytest.approx(1, abs=1e-3)
+    assert (hit.dataset, hit.shard, hit.revision, hit.run_id) == ("books", "000001", "r1", "run-1")
+    assert (hit.doc_id, hit.doc_row, hit.title) == (row["doc_id"], row["doc_row"], row["title"])
+    assert (hit.char_start, hit.char_end) == (row["char_start"], row["char_end"])
+    assert (hit.text, hit.cluster_id) == (row["text"], sample.clusters[8])
+    assert (hit.chunks_sha256, hit.embeddings_sha256) == ("chunks 0", "embeddings 0")
+
+
+def test_empty_cluster_gives_nothing(search: PassageSearch) -> None:
+    assert search.inside(unit(0), [99], limit=5)[:2] == ([], 0)
+    assert search.inside(unit(0), [], limit=5)[:2] == ([], 0)
+
+
+def test_connection_lost_between_two_searches_is_replaced(search: PassageSearch, dsn: str) -> None:
+    search.everywhere(unit(0), limit=1)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name = 'acidburn' and datname = current_database()"
+        )
+    assert len(search.everywhere(unit(0), limit=3).hits) == 3
+
+
+def test_search_that_takes_too_long_is_given_up(database: Postgres, dsn: str) -> None:
+    postgres_samples.load(database, SAMPLES[0])
+    search = PassageSearch(database, "library", timeout_seconds=1)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("lock table acidburn.chunk_texts in access exclusive mode")
+        with pytest.raises(DatabaseUnavailable, match="searching the pool 'library': stopped"):
+            search.everywhere(unit(0), limit=1)
+    assert len(search.everywhere(unit(0), limit=1).hits) == 1
+    search.close()

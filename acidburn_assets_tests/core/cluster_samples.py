@@ -1,0 +1,74 @@
+"""Unit vectors in well known clusters, and a cluster model of them, for tests."""
+
+import numpy as np
+import pyarrow as pa
+
+from acidburn_assets.core import schemas
+from acidburn_assets.core.cluster_model import (
+    NOISE,
+    ClusterModel,
+    Fit,
+    rank_clusters,
+    summarize,
+)
+from acidburn_assets.core.datasets import PoolSettings
+
+
+def blobs(
+    sizes: tuple[int, ...] = (60, 40, 20), *, dim: int = 24, n_noise: int = 0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors around random directions, rounded as they are stored, and whose each one is.
+
+    Returns:
+        (n, dim) float32 of unit length up to fp16 rounding, and (n,) int32 with NOISE for the rest.
+    """
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(len(sizes), dim))
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    vectors = centres[truth] + random.normal(size=(len(truth), dim)) * 0.25
+    vectors = np.concatenate([vectors, random.normal(size=(n_noise, dim))])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    truth = np.concatenate([truth, np.full(n_noise, NOISE)]).astype(np.int32)
+    return vectors.astype(np.float16).astype(np.float32), truth
+
+
+def random_ids(n: int, *, seed: int = 0) -> np.ndarray:
+    """(n, 16) uint8, all different."""
+    ids = np.random.default_rng(seed).integers(0, 256, size=(n, 16), dtype=np.uint8)
+    ids[:, 12:] = np.arange(n, dtype=">u4").view(np.uint8).reshape(n, 4)
+    return ids
+
+
+def id_array(ids: np.ndarray) -> pa.Array:
+    """(n, 16) uint8 as (n,) of `schemas.CHUNK_ID`."""
+    return pa.array([row.tobytes() for row in ids], schemas.CHUNK_ID)
+
+
+def fit_of(labels: np.ndarray, vectors: np.ndarray) -> Fit:
+    """A fit that found `labels`, without an engine."""
+    ranked, _ = rank_clusters(labels, vectors)
+    n_clusters = int(ranked.max()) + 1
+    return Fit(
+        labels=ranked,
+        strengths=np.where(ranked >= 0, 0.9, 0.0).astype(np.float32),
+        persistence=np.full(n_clusters, 0.5, dtype=np.float32),
+        linkage=np.ones((n_clusters - 1, 4)),
+        parents=np.full(n_clusters, -1, dtype=np.int32),
+        reduction="none",
+        fallback_reason="",
+        versions={"numpy": "2"},
+        seconds={},
+    )
+
+
+def model_of(vectors: np.ndarray, labels: np.ndarray, *, pool: str = "science") -> ClusterModel:
+    """The model of such a fit."""
+    return summarize(
+        fit_of(labels, vectors),
+        vectors,
+        random_ids(len(vectors)),
+        pool=pool,
+        settings=PoolSettings(min_cluster_size=5, min_samples=2),
+        manifests={"papers": "ab" * 32},
+        model="encoder-1",
+    )

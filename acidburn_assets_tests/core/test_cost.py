@@ -1,0 +1,98 @@
+"""Estimates agree with what was measured, and scale as arithmetic says."""
+
+import pytest
+
+from acidburn_assets.core import cost
+from acidburn_assets.core.errors import ModelError
+
+
+def test_flop_per_chunk_of_bge_m3_agrees_with_a_flop_counter() -> None:
+    """Figures of torch's FlopCounter on XLM-R large."""
+    assert cost.BGE_M3.n_gemm_params == pytest.approx(301.99e6, rel=1e-4)
+    for n_tokens, teraflop in ((512, 0.335), (1024, 0.722), (2048, 1.649), (8192, 11.54)):
+        assert cost.flop_per_chunk(cost.BGE_M3, n_tokens) == pytest.approx(
+            teraflop * 1e12, rel=2e-3
+        )
+
+
+@pytest.mark.parametrize("gpu", cost.GPUS, ids=lambda gpu: gpu.name)
+def test_a_measured_rate_is_given_back(gpu: cost.Gpu) -> None:
+    rate = cost.chunks_per_second(gpu, cost.BGE_M3, tokens_per_chunk=cost.REFERENCE_TOKENS)
+    assert rate == pytest.approx(gpu.chunks_per_second)
+
+
+def test_shorter_chunks_and_smaller_models_are_faster() -> None:
+    gpu = cost.GPUS[0]
+    reference = cost.chunks_per_second(gpu, cost.BGE_M3, tokens_per_chunk=2048)
+    shorter = cost.chunks_per_second(gpu, cost.BGE_M3, tokens_per_chunk=512)
+    smaller = cost.chunks_per_second(gpu, cost.MINILM, tokens_per_chunk=2048)
+    assert shorter == pytest.approx(reference * 1.649 / 0.335, rel=0.01)
+    assert smaller > 5 * reference
+
+
+def test_no_gpu_is_faster_than_its_host_can_feed_it() -> None:
+    for gpu in cost.GPUS:
+        rate = cost.chunks_per_second(gpu, cost.MINILM, tokens_per_chunk=200)
+        assert rate == gpu.n_gpus * cost.HOST_TOKENS_PER_SECOND / 200
+
+
+def test_48_million_chunks_cost_what_they_did() -> None:
+    """The whole run was about $500, GPUs the most of it."""
+    prices = [
+        48_000_000
+        / cost.chunks_per_second(gpu, cost.BGE_M3, tokens_per_chunk=2048)
+        / 3600
+        * gpu.usd_per_hour
+        for gpu in cost.GPUS
+    ]
+    assert prices == pytest.approx([186.7, 533.3, 444.4], abs=0.1)
+
+
+def test_an_architecture_is_read_from_a_config() -> None:
+    config = {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536, "model": "b"}
+    assert cost.parse_architecture(config, model="m") == cost.MINILM
+    assert cost.ARCHITECTURES["minilm"] == cost.MINILM
+
+
+def test_a_config_without_a_size_names_it() -> None:
+    with pytest.raises(ModelError, match=r"'m' has no 'hidden_size'"):
+        cost.parse_architecture({"num_hidden_layers": 6}, model="m")
+
+
+def test_a_million_bge_m3_vectors_take_what_was_measured() -> None:
+    without_text = cost.bucket_bytes(n_chunks=10**6, n_chunk_bytes=0, dim=1024)
+    assert without_text == pytest.approx(1771e6 + (26 + 28) * 10**6)
+    with_text = cost.bucket_bytes(n_chunks=10**6, n_chunk_bytes=8 * 10**9, dim=1024)
+    assert with_text - without_text == pytest.approx(8e9 * cost.TEXT_ZSTD_RATIO)
+
+
+def test_a_terabyte_costs_six_dollars_a_month() -> None:
+    assert cost.bucket_usd_per_month(10**12) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("dim", "n_text_bytes", "measured"), [(1024, 6447, 7107), (384, 910, 2235), (1024, 0, 3146)]
+)
+def test_postgres_rows_take_what_was_measured(dim: int, n_text_bytes: int, measured: int) -> None:
+    n_bytes = cost.postgres_bytes(n_chunks=1000, n_chunk_bytes=1000 * n_text_bytes, dim=dim)
+    assert n_bytes / 1000 == pytest.approx(measured, rel=0.02)
+
+
+def test_nothing_takes_no_room() -> None:
+    assert cost.postgres_bytes(n_chunks=0, n_chunk_bytes=0, dim=384) == 0
+    assert cost.bucket_bytes(n_chunks=0, n_chunk_bytes=0, dim=384) == 0
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "name"),
+    [
+        (0, "Free"),
+        (500 * 10**6, "Free"),
+        (500 * 10**6 + 1, "Micro"),
+        (133 * 10**9, "Large"),
+        (10**13, "16XL"),
+        (10**13 + 1, "more than 16XL"),
+    ],
+)
+def test_the_smallest_plan_that_holds_it_is_chosen(n_bytes: int, name: str) -> None:
+    assert cost.postgres_plan(n_bytes) == name

@@ -1,0 +1,226 @@
+"""The loop that every asset goes through: reporting, reuse, adoption, failure, interruption."""
+
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import pytest
+
+from acidburn_assets.core.errors import SourceError
+from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.base import FORCE_TAG, AssetIOManager, Made, Stored, Work, work
+
+SHARDS = dg.DynamicPartitionsDefinition(name="d_shards")
+KEYS = ["000000", "000001", "000002"]
+CHUNKS = dg.AssetKey(["d", "chunks"])
+EMBEDDINGS = dg.AssetKey(["d", "embeddings"])
+MANIFEST = dg.AssetKey(["d", "manifest"])
+
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+
+
+class MemoryManager(AssetIOManager):
+    """Stores values in a dict, as an object store would."""
+
+    def __init__(self) -> None:
+        self.slots: dict[tuple[dg.AssetKey, str | None], Stored] = {}
+
+    def store(
+        self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, run_id: str
+    ) -> Stored:
+        self.slots[key, partition] = Stored(str(made.value), made_from, {"rows": 1})
+        return self.slots[key, partition]
+
+    def stored(self, key: dg.AssetKey, partition: str | None) -> Stored | None:
+        return self.slots.get((key, partition))
+
+    def load_input(self, context: dg.InputContext) -> None:
+        return None
+
+
+class Graph:
+    """chunks[shard] -> embeddings[shard] -> manifest, each made by a function that tests swap."""
+
+    def __init__(self) -> None:
+        self.manager = MemoryManager()
+        self.calls: list[tuple[str, str | None]] = []
+        self.content: Callable[[str, str | None], str] = lambda asset, partition: f"{asset}{partition}"
+        self.chunks_code = "1"
+
+    def definitions(self) -> dg.Definitions:
+        def asset(key: dg.AssetKey, deps: list[dg.AssetKey], code: str, *, is_sharded: bool):
+            def body(context) -> dg.Output[Work]:
+                def make(partition: str | None) -> Made:
+                    self.calls.append((key.path[-1], partition))
+                    return Made(self.content(key.path[-1], partition))
+
+                return work(make)
+
+            return dg.asset(
+                key=key,
+                deps=deps,
+                io_manager_key="memory",
+                code_version=code,
+                partitions_def=SHARDS if is_sharded else None,
+                backfill_policy=dg.BackfillPolicy.multi_run(64) if is_sharded else None,
+            )(body)
+
+        return dg.Definitions(
+            assets=[
+                asset(CHUNKS, [], self.chunks_code, is_sharded=True),
+                asset(EMBEDDINGS, [CHUNKS], "1", is_sharded=True),
+                asset(MANIFEST, [EMBEDDINGS], "1", is_sharded=False),
+            ],
+            resources={"memory": self.manager},
+            executor=dg.in_process_executor,
+        )
+
+    def run(
+        self, instance: dg.DagsterInstance, *keys: dg.AssetKey, **tags: str
+    ) -> dg.ExecuteInProcessResult:
+        job = self.definitions().resolve_implicit_global_asset_job_def()
+        shards = {
+            "dagster/asset_partition_range_start": KEYS[0],
+            "dagster/asset_partition_range_end": KEYS[-1],
+        }
+        return job.execute_in_process(
+            instance=instance,
+            asset_selection=list(keys),
+            tags={**({} if keys == (MANIFEST,) else shards), **tags},
+            raise_on_error=False,
+        )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as made:
+        made.add_dynamic_partitions("d_shards", KEYS)
+        yield made
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph()
+
+
+def events(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[tuple[str | None, str]]:
+    """(partition, data version) of every materialization, oldest first."""
+    records = instance.fetch_materializations(key, limit=100).records
+    return [
+        (record.partition_key, versions.data_version(versions.tags_of(record)))
+        for record in reversed(records)
+    ]
+
+
+def test_each_shard_is_reported_once_with_its_own_version(instance, graph):
+    """Guards the private constant: the framework must add no events of its own."""
+    assert graph.run(instance, CHUNKS).success
+    assert events(instance, CHUNKS) == [(key, f"chunks{key}") for key in KEYS]
+
+
+def test_a_downstream_asset_runs_in_the_same_run(instance, graph):
+    assert graph.run(instance, CHUNKS, EMBEDDINGS).success
+    assert events(instance, EMBEDDINGS) == [(key, f"embeddings{key}") for key in KEYS]
+
+
+def test_a_failed_shard_is_named_and_does_not_stop_the_others(instance, graph):
+    def poisoned(asset: str, partition: str | None) -> str:
+        if partition == "000001":
+            raise SourceError("the file is gone; put it back")
+        return f"{asset}{partition}"
+
+    graph.content = poisoned
+    result = graph.run(instance, CHUNKS)
+    assert not result.success
+    assert [partition for partition, _ in events(instance, CHUNKS)] == ["000000", "000002"]
+    (failure,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    description = failure.event_specific_data.user_failure_data.description
+    assert description == (
+        "1 of 3 shards failed (000001); 000001: the file is gone; put it back"
+    )
+
+
+def test_a_retry_makes_only_what_is_missing_and_reports_all(instance, graph):
+    graph.content = lambda asset, partition: str(1 // (partition != "000001"))
+    graph.run(instance, CHUNKS)
+    graph.calls.clear()
+    graph.content = lambda asset, partition: "1"
+    assert graph.run(instance, CHUNKS).success
+    assert graph.calls == [("chunks", "000001")]
+    assert len(events(instance, CHUNKS)) == 2 + 3
+
+
+def test_a_killed_run_keeps_what_it_had_reported(instance, graph):
+    def killed(asset: str, partition: str | None) -> str:
+        if partition == "000002":
+            raise KeyboardInterrupt
+        return f"{asset}{partition}"
+
+    graph.content = killed
+    with pytest.raises(KeyboardInterrupt):
+        graph.run(instance, CHUNKS)
+    assert [partition for partition, _ in events(instance, CHUNKS)] == ["000000", "000001"]
+
+
+def test_what_was_stored_but_never_reported_is_adopted(instance, graph):
+    """A run killed between the PUT and the event must not pay for the shard again."""
+    graph.run(instance, CHUNKS)
+    graph.calls.clear()
+    with dg.instance_for_test() as other:
+        other.add_dynamic_partitions("d_shards", KEYS)
+        assert graph.run(other, CHUNKS).success
+        assert graph.calls == []
+        assert events(other, CHUNKS) == [(key, f"chunks{key}") for key in KEYS]
+
+
+def test_a_lost_object_is_made_again_though_it_was_reported(instance, graph):
+    graph.run(instance, CHUNKS)
+    graph.calls.clear()
+    del graph.manager.slots[CHUNKS, "000001"]
+    graph.run(instance, CHUNKS)
+    assert graph.calls == [("chunks", "000001")]
+
+
+def test_new_code_makes_every_shard_again(instance, graph):
+    graph.run(instance, CHUNKS)
+    graph.calls.clear()
+    graph.chunks_code = "2"
+    graph.run(instance, CHUNKS)
+    assert graph.calls == [("chunks", key) for key in KEYS]
+
+
+def test_a_changed_input_makes_only_its_own_shard_again(instance, graph):
+    graph.run(instance, CHUNKS, EMBEDDINGS)
+    graph.calls.clear()
+    graph.chunks_code = "2"
+    graph.content = lambda asset, partition: f"{asset}{partition}" + (
+        " new" if (asset, partition) == ("chunks", "000001") else ""
+    )
+    graph.run(instance, CHUNKS, EMBEDDINGS)
+    assert [call for call in graph.calls if call[0] == "embeddings"] == [("embeddings", "000001")]
+
+
+def test_a_fan_in_is_current_until_a_shard_changes(instance, graph):
+    graph.run(instance, CHUNKS, EMBEDDINGS)
+    graph.run(instance, MANIFEST)
+    asset_graph = graph.definitions().resolve_asset_graph()
+    assert graph.manager.is_current(instance, asset_graph, MANIFEST, None)
+    graph.content = lambda asset, partition: f"{asset}{partition} new"
+    graph.run(instance, EMBEDDINGS, **{FORCE_TAG: "true"})
+    assert not graph.manager.is_current(instance, asset_graph, MANIFEST, None)
+
+
+def test_a_forced_run_makes_everything_again(instance, graph):
+    graph.run(instance, CHUNKS)
+    graph.calls.clear()
+    graph.run(instance, CHUNKS, **{FORCE_TAG: "true"})
+    assert graph.calls == [("chunks", key) for key in KEYS]
+
+
+def test_changed_inputs_are_named(instance, graph):
+    graph.run(instance, CHUNKS, EMBEDDINGS)
+    record = versions.require_materialization(instance, EMBEDDINGS, "000001")
+    graph.content = lambda asset, partition: f"{asset}{partition} new"
+    graph.run(instance, CHUNKS, **{FORCE_TAG: "true"})
+    asset_graph = graph.definitions().resolve_asset_graph()
+    current = versions.current_versions(instance, asset_graph, EMBEDDINGS, "000001")
+    assert current.changed_since(versions.tags_of(record)) == ("d/chunks",)
