@@ -3,8 +3,6 @@
 A check that fails never hides data: it marks the asset, and says what to do.
 """
 
-from collections import Counter
-
 import dagster as dg
 import pyarrow.compute as pc
 
@@ -40,17 +38,20 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(
         asset=map_key,
-        name="titles_are_unique",
-        description="Two clusters of one title cannot be told apart by whoever routes by it.",
+        name="titles_find_their_clusters",
+        description="Encoded as a question, at least half of the titles lead to their own cluster.",
     )
-    def titles_are_unique(store: StoreResource) -> dg.AssetCheckResult:
+    def titles_find_their_clusters(store: StoreResource) -> dg.AssetCheckResult:
         made: ClusterMap = load_record(store.create(), map_key)
-        counted = Counter(card.title for card in made.cards)
-        twice = sorted(title for title, count in counted.items() if count > 1)
+        lost = [
+            card.title
+            for card in made.cards
+            if card.faithfulness is None or card.faithfulness.title_rank > 1
+        ]
         return dg.AssetCheckResult(
-            passed=not twice,
+            passed=len(lost) * 2 <= len(made.cards),
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"clusters": len(made.cards), "shared_titles": twice},
+            metadata={"clusters": len(made.cards), "titles_that_lead_elsewhere": lost},
         )
 
     @dg.asset_check(
@@ -69,4 +70,4 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
             passed=served == sealed, metadata={"sealed": sealed, "served": served}
         )
 
-    return [every_chunk_has_a_cluster, titles_are_unique, every_chunk_is_served]
+    return [every_chunk_has_a_cluster, titles_find_their_clusters, every_chunk_is_served]

@@ -7,14 +7,13 @@ Secrets are never resource configuration: they would be shown by the UI and stor
 import dagster as dg
 
 from acidburn_assets import settings
-from acidburn_assets.adapters.encoder import Encoder
 from acidburn_assets.adapters.labeler import Labeler
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres
 from acidburn_assets.adapters.sources import Source
 from acidburn_assets.core.chunks import Tokenizer
 from acidburn_assets.core.datasets import Dataset
-from acidburn_assets.core.embeddings import ModelCard
+from acidburn_assets.core.embeddings import Encoder, ModelCard
 from acidburn_assets.runtime import backends
 
 
@@ -85,8 +84,8 @@ class LabelerResource(dg.ConfigurableResource[Labeler]):
     base_url: str
     budget_usd: float
 
-    def create(self, store: ObjectStore) -> Labeler | None:
-        """The labeler, or None without a key; answers are cached in the store."""
+    def create(self, store: ObjectStore, pool: str) -> Labeler | None:
+        """The labeler of one pool, or None without a key; answers are cached in the store."""
         return backends.make_labeler(
             settings.load().model_copy(
                 update={
@@ -96,4 +95,5 @@ class LabelerResource(dg.ConfigurableResource[Labeler]):
                 }
             ),
             store,
+            pool,
         )

@@ -102,7 +102,7 @@ def closure() -> set[str]:
 def imported(folder: str) -> Iterator[tuple[str, str]]:
     """(top-level module, file) of every import of something that is not Python's and not ours."""
     for path in sorted((ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), path)):
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:

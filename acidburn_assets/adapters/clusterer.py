@@ -1,6 +1,8 @@
 """Finds clusters in a sample of unit vectors: three engines behind one function.
 
-- `graph_hdbscan`: nearest-neighbour graph, its layout in 8 dimensions by EVoC, HDBSCAN on that.
+- `graph_hdbscan`: nearest-neighbour graph, its layout in 8 dimensions by EVoC, HDBSCAN on that. Its
+  noise lies between clusters; a vector far from all of them has neighbours like any other, and is
+  told apart by its distance when it is assigned.
 - `hdbscan`: the reference, HDBSCAN on 50 principal components.
 - `kmeans`: the baseline, no noise.
 
@@ -113,7 +115,7 @@ def fit(vectors: np.ndarray, settings: PoolSettings, *, n_threads: int | None = 
     size can be assigned, labelled and searched.
 
     Args:
-        vectors: (n, dim) float32 unit vectors.
+        vectors: (n, dim) float32, unit length up to storage rounding.
         settings: engine, sizes and seed.
         n_threads: for the exact neighbours; None: one per core.
 
@@ -167,7 +169,7 @@ def warm() -> float:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     fit(vectors, PoolSettings(min_cluster_size=10, min_samples=5))
     with _one_fit_at_a_time:
-        _descended_neighbors(vectors, N_NEIGHBORS, seed=0)
+        descended_neighbors(vectors, N_NEIGHBORS, seed=0)
     return time.perf_counter() - started
 
 
@@ -278,7 +280,7 @@ def _graph_layout(
 
     n = len(vectors)
     if n > EXACT_ROWS:
-        neighbors, distances = _descended_neighbors(vectors, N_NEIGHBORS, seed=seed)
+        neighbors, distances = descended_neighbors(vectors, N_NEIGHBORS, seed=seed)
         stages.done("neighbors", f"{N_NEIGHBORS} of each by descent")
     else:
         neighbors, distances = exact_neighbors(vectors, N_NEIGHBORS, n_threads=n_threads)
@@ -356,7 +358,7 @@ def exact_neighbors(
     return neighbors, distances
 
 
-def _descended_neighbors(
+def descended_neighbors(
     vectors: np.ndarray, n_neighbors: int, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`exact_neighbors`, nearly: nearest-neighbour descent finds 99 % of them."""

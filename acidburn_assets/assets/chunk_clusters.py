@@ -20,9 +20,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=specs.key(dataset.name, "chunk_clusters"),
-        ins={
-            name: dg.AssetIn(specs.key(dataset.name, name)) for name in ("plan", "assignments")
-        },
+        ins={name: dg.AssetIn(specs.key(dataset.name, name)) for name in ("plan", "assignments")},
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="slices",
@@ -44,9 +42,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
             shard = plan.shard(specs.require(partition))
             sources = specs.slice_sources(context.instance, dataset.name, pool.name, shard.key)
 
-            def load(
-                target: database.Postgres, made_from: str, run_id: str
-            ) -> database.LoadResult:
+            def load(target: database.Postgres, made_from: str, run_id: str) -> database.LoadResult:
                 return database.replace_chunk_clusters(
                     target,
                     specs.shard_facts(dataset, facts, plan, shard),

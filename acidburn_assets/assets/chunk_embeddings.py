@@ -49,9 +49,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
             shard = plan.shard(specs.require(partition))
             sources = specs.slice_sources(context.instance, dataset.name, pool.name, shard.key)
 
-            def load(
-                target: database.Postgres, made_from: str, run_id: str
-            ) -> database.LoadResult:
+            def load(target: database.Postgres, made_from: str, run_id: str) -> database.LoadResult:
                 return database.replace_chunk_embeddings(
                     target,
                     specs.shard_facts(dataset, facts, plan, shard),

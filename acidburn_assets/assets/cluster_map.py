@@ -1,25 +1,27 @@
-"""`P/cluster_map`: what every cluster is called, keyless first, upgraded by an LLM where there is a
-key, and how well each name fits."""
+"""`P/cluster_map`: what every cluster is called, and how well the name fits.
+
+Keyless labels first; where there is a key, a language model replaces them one by one within its
+budget, and what it did not reach keeps its keyless label.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from acidburn_assets.adapters.labeler import Labeler, LabelRequest, LabelRun
 from acidburn_assets.assets import specs
 from acidburn_assets.core import cluster_map as mapping
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import Dataset, Pool
-from acidburn_assets.core.labels import ClusterSample, Passage, describe, members_wanted
-from acidburn_assets.core.samples import MemberSample, Place, rows_by_shard
+from acidburn_assets.core.labels import Heuristic, describe, members_wanted
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Tables
-from acidburn_assets.io_managers.pools import PoolTables
+from acidburn_assets.io_managers.pools import ClusterTexts, PoolTables
 from acidburn_assets.resources import EncoderResource, LabelerResource, StoreResource
 from acidburn_assets.settings import Settings
 
@@ -29,6 +31,7 @@ N_HELD_OUT = 10
 
 def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.AssetsDefinition:
     """The node of one pool."""
+    has_key = bool(settings.xai_api_key.get_secret_value())
 
     @dg.asset(
         key=specs.key(pool.name, "cluster_map"),
@@ -37,10 +40,9 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
             "centroids": dg.AssetIn(specs.key(pool.name, "centroids")),
         },
         io_manager_key="records",
+        # keyless labels do not change with the model that would have been asked
         code_version=specs.version(
-            "cluster_map-1",
-            # keyless labels do not change with the model that would have been asked
-            settings.acidburn_label_model if settings.xai_api_key.get_secret_value() else "keyless",
+            "cluster_map-1", settings.acidburn_label_model if has_key else "keyless"
         ),
         group_name=pool.name,
         kinds={"json"},
@@ -61,8 +63,21 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
         def make(_: str | None) -> Made:
             table = centroids.read(None)
             vectors = embedding.matrix(table["centroid"])  # (k, dim) float32
-            members = _sample_members(tables, table)
-            heuristics = describe(members.samples(), mapping.nearest_clusters(vectors))
+            texts = tables.cluster_texts(
+                tables.manifests(),
+                table,
+                n_members=members_wanted(len(table)),
+                n_held_out=N_HELD_OUT,
+            )
+            heuristics = describe(texts.samples(), mapping.nearest_clusters(vectors))
+            asked = labeler.create(objects, pool.name)
+            run = _ask(asked, heuristics, texts, tables, vectors) if asked else None
+            if run is not None:
+                context.log.info(
+                    f"{len(run.labels)} labels by {settings.acidburn_label_model} for "
+                    f"${run.usd:.4f}, {run.n_cached} of them cached, {run.n_failed} failed, "
+                    f"{run.status} {run.stop_reason}"
+                )
             made = mapping.build_cluster_map(
                 pool=pool.name,
                 datasets=[
@@ -76,16 +91,123 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 model=cluster_model.meta.model,
                 cluster_model_sha256=cluster_model.content_version(),
                 centroids_sha256=centroids.info(None).sha256,
-                facts=_facts(cluster_model, table, members),
+                facts=_facts(cluster_model, table, texts),
                 heuristics=heuristics,
-                groups=_groups(cluster_model, vectors, members),
+                groups=_groups(cluster_model, vectors, texts),
+                labels=run.labels if run else None,
+                failures=run.failures if run else None,
+                usd=run.usd if run else 0.0,
+                status=run.status if run else "complete",
             )
-            titles = encoder.create().encode([card.title for card in made.cards], "query").vectors
-            made = made.with_faithfulness(
-                mapping.score_titles(titles, vectors, members.held_out_vectors(tables))
+            titles = encoder.create().encode([card.title for card in made.cards], "query")
+            scores = mapping.score_titles(
+                titles.vectors, vectors, tables.vectors_of(texts.held_out)
             )
+            made = made.with_faithfulness(scores)
             return Made(made, _figures(made))
 
         return work(make)
 
     return cluster_map
+
+
+def _facts(
+    model: ClusterModel, centroids: pa.Table, texts: ClusterTexts
+) -> list[mapping.ClusterFacts]:
+    return [
+        mapping.ClusterFacts(
+            cluster_id=row["cluster_id"],
+            parent=int(model.parents[row["cluster_id"]]) if model.meta.n_groups else None,
+            size=row["n_chunks"],
+            n_noise=row["n_noise"],
+            medoid_ids=tuple(chunk_id.hex() for chunk_id in row["medoid_ids"]),
+            medoid_datasets=texts.datasets_of_medoids(row["cluster_id"]),
+            stability=_share_or_none(model.persistence[row["cluster_id"]]),
+        )
+        for row in centroids.select(["cluster_id", "n_chunks", "n_noise", "medoid_ids"]).to_pylist()
+    ]
+
+
+def _share_or_none(persistence: np.floating) -> float | None:
+    return float(np.clip(persistence, 0, 1)) if np.isfinite(persistence) else None
+
+
+def _groups(
+    model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts
+) -> list[mapping.Group]:
+    if not model.meta.n_groups:
+        return []
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for cluster, group in enumerate(model.parents.tolist()):
+        clusters[group].append(cluster)
+    centres = np.stack([vectors[clusters[group]].mean(axis=0) for group in sorted(clusters)])
+    labels = describe(
+        {group: texts.of(members) for group, members in clusters.items()},
+        mapping.nearest_clusters(centres),
+    )
+    return [
+        mapping.Group(
+            group_id=group,
+            parent=None,
+            title=labels[group].title,
+            keywords=labels[group].keywords,
+            clusters=tuple(members),
+        )
+        for group, members in sorted(clusters.items())
+    ]
+
+
+def _ask(
+    labeler: Labeler,
+    heuristics: Mapping[int, Heuristic],
+    texts: ClusterTexts,
+    tables: PoolTables,
+    centroids: np.ndarray,
+) -> LabelRun:
+    """Asks for the largest clusters first: where the budget ends, the most passages are named."""
+    vectors = tables.vectors_of(texts.members)
+    neighbours = mapping.nearest_clusters(centroids)
+    requests = []
+    for cluster in sorted(vectors, key=lambda one: (-len(texts.members[one]), one)):
+        picked = mapping.pick_exemplars(vectors[cluster], centroids[cluster])
+        members = texts.of([cluster]).members
+        requests.append(
+            LabelRequest(
+                cluster_id=cluster,
+                keywords=heuristics[cluster].keywords,
+                central=[members[row].text for row in picked.central],
+                diverse=[members[row].text for row in picked.diverse],
+                edge=[members[row].text for row in picked.edge],
+                neighbours=[heuristics[other].title for other in neighbours[cluster]],
+            )
+        )
+    return labeler.label(requests)
+
+
+def _figures(made: ClusterMap) -> dict[str, object]:
+    scored = [card.faithfulness for card in made.cards if card.faithfulness is not None]
+    shares = [score.member_share for score in scored if score.member_share is not None]
+    largest = sorted(made.cards, key=lambda card: (-card.size, card.cluster_id))[:50]
+    return {
+        "clusters": len(made.cards),
+        "labels_by_llm": made.n_llm,
+        "labels_keyless": made.n_heuristic,
+        "labels_failed": made.n_failed,
+        "status": made.status,
+        "titles_that_find_their_cluster": (
+            round(float(np.mean([score.title_rank == 1 for score in scored])), 4) if scored else 0.0
+        ),
+        "members_nearest_to_their_title": round(float(np.mean(shares)), 4) if shares else 0.0,
+        "largest": specs.table(
+            [
+                {
+                    "cluster": card.cluster_id,
+                    "chunks": card.size,
+                    "title": card.title,
+                    "keywords": ", ".join(card.keywords[:6]),
+                }
+                for card in largest
+            ]
+        ),
+        "cost_usd": made.usd,
+    }

@@ -16,9 +16,7 @@ from acidburn_assets.settings import Settings
 @click.argument("question")
 @click.option("--pool", help="Where to look; may be left out where there is one knowledge pool.")
 @click.option("--clusters", "n_clusters", default=4, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--passages", "n_passages", default=5, show_default=True, type=click.IntRange(1, 200)
-)
+@click.option("--passages", "n_passages", default=5, show_default=True, type=click.IntRange(1, 200))
 @click.option("--json", "is_json", is_flag=True, help="Print the answer and its trail as JSON.")
 def command(
     question: str, pool: str | None, n_clusters: int, n_passages: int, is_json: bool

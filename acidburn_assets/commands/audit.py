@@ -320,10 +320,7 @@ def _chunk_trail(
     return ChunkTrail.model_validate(
         {
             "chunk_id": chunk_id.hex() if isinstance(chunk_id, bytes) else chunk_id,
-            **{
-                name: row[name]
-                for name in ("chunk_index", "char_start", "char_end", "n_tokens")
-            },
+            **{name: row[name] for name in ("chunk_index", "char_start", "char_end", "n_tokens")},
             **{name: placed.get(name) for name in ("cluster_id", "strength", "is_noise")},
             "cluster_title": card.title if card else None,
         }
@@ -363,4 +360,3 @@ def _cell(value: object) -> str:
     # hashes are told apart by their first digits, whole ones are in the JSON
     is_hash = len(text) in (36, 64) and set(text) <= set("0123456789abcdef-")
     return text[:12] if is_hash else text
-

@@ -98,9 +98,7 @@ def command(question: str) -> None:
     )
 
 
-def _shard_events(
-    instance: dg.DagsterInstance, key: dg.AssetKey
-) -> list[dict[str, object]]:
+def _shard_events(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dict[str, object]]:
     return [
         versions.figures_of(versions.require_materialization(instance, key, shard))
         for shard in sorted(versions.latest_shards(instance, key))
@@ -130,9 +128,7 @@ def _table_of_assets(instance: dg.DagsterInstance, configured: Settings) -> Tabl
 
 
 def _table_of_clusters(cluster_map: ClusterMap) -> Table:
-    table = Table(
-        "cluster", "chunks", "label", "keywords", title=f"ten largest clusters of {POOL}"
-    )
+    table = Table("cluster", "chunks", "label", "keywords", title=f"ten largest clusters of {POOL}")
     largest = sorted(cluster_map.cards, key=lambda card: (-card.size, card.cluster_id))[:10]
     for card in largest:
         table.add_row(

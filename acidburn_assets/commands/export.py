@@ -64,9 +64,7 @@ def command(pool: str, directory: Path, texts: bool) -> None:
 
 def locked_datasets(pool: Pool, registry: Registry) -> list[str]:
     """Datasets of the pool whose texts may not be redistributed."""
-    return [
-        name for name in pool.datasets if not registry.dataset(name).may_redistribute_text
-    ]
+    return [name for name in pool.datasets if not registry.dataset(name).may_redistribute_text]
 
 
 def clustered_schema(dim: int, *, has_texts: bool) -> pa.Schema:
@@ -110,7 +108,9 @@ def _clustered(
             "dataset": pa.array(np.full(n_rows, dataset, dtype=object), pa.string()),
             "shard": pa.array(np.full(n_rows, shard.key, dtype=object), pa.string()),
             "chunk_id": vectors["chunk_id"],
-            "cluster_id": pc.if_else(placed["is_noise"], pa.scalar(-1, pa.int32()), placed["cluster_id"]),
+            "cluster_id": pc.if_else(
+                placed["is_noise"], pa.scalar(-1, pa.int32()), placed["cluster_id"]
+            ),
             "nearest_cluster_id": placed["cluster_id"],
             "strength": placed["strength"],
             "embedding": vectors["embedding"],

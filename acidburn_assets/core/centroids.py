@@ -129,7 +129,7 @@ class MedoidAccumulator:
         high, low = chunk_ids[rows].view(">u8").T  # as bytes compare
         order = np.lexsort((low, high, distances, own))
         present, starts = np.unique(own[order], return_index=True)
-        for cluster, group in zip(present, np.split(order, starts[1:]), strict=True):
+        for cluster, group in zip(present, np.split(order, starts)[1:], strict=True):
             kept = self._medoids[cluster]
             fresh: list[_Medoid] = []
             for at in group:

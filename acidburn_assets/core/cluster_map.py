@@ -20,6 +20,9 @@ from acidburn_assets.core.records import Record
 N_NEIGHBOURS = 3
 """Clusters that a label is told apart from. Chosen, not measured."""
 
+MAX_SUMMARY_CHARS = 400
+"""Of a summary, whoever wrote it."""
+
 _BLOCK_ROWS = 1_024  # of a similarity matrix at a time: 20,000 clusters need 80 MB, not 1.6 GB
 
 ChunkId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -51,7 +54,7 @@ class Label(_Described):
     """What a model wrote about a cluster."""
 
     title: Title
-    summary: str = Field(max_length=400)
+    summary: str = Field(max_length=MAX_SUMMARY_CHARS)
     keywords: Keywords
     model: str
     """As the service named it in its answer."""
@@ -69,7 +72,7 @@ class Card(_Described):
     """The group it lies in."""
     title: Title
     """Unique in the map."""
-    summary: str = Field(max_length=400)
+    summary: str = Field(max_length=MAX_SUMMARY_CHARS)
     """A sentence quoted from a medoid, or what a model wrote."""
     summary_chunk_id: ChunkId | None
     """The chunk that is quoted; null where the summary is no quotation."""
@@ -93,7 +96,7 @@ class Card(_Described):
     stability: Share | None
     """How steady the cluster was in the fit."""
     usd: Usd
-    """What its label cost."""
+    """What its label cost when it was bought."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -146,7 +149,8 @@ class ClusterMap(_Described):
     n_failed: int = Field(ge=0)
     """Of the heuristic labels, those that a model was asked for in vain."""
     usd: Usd
-    """What labelling cost, failed answers included."""
+    """What the run that wrote the map spent, failed answers included; a label that was in the
+    cache costs nothing again."""
     cards: tuple[Card, ...]
     """Ordered by cluster_id."""
     groups: tuple[Group, ...]
@@ -182,6 +186,14 @@ class ClusterMap(_Described):
         ):
             raise ValueError("n_llm, n_heuristic or n_failed is not what the cards add up to")
         return self
+
+    def content_version(self) -> str:
+        """sha256 of what a reader of the map sees, hex.
+
+        Money is left out: labels that come from the cache the second time change nothing.
+        """
+        cards = tuple(card.model_copy(update={"usd": 0.0}) for card in self.cards)
+        return self.model_copy(update={"cards": cards, "usd": 0.0}).content_hash()
 
     def with_faithfulness(self, scores: Sequence[Faithfulness]) -> Self:
         """The same map with scored titles.

@@ -7,6 +7,7 @@ model's fingerprint. Loading models and tokenizers is `adapters.encoder`'s and
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -85,14 +86,14 @@ class Encoder(Protocol):
         ...
 
 
+@dataclass
 class Tally:
     """What was seen while texts were encoded."""
 
-    def __init__(self) -> None:
-        self.n_rows = 0
-        self.n_tokens = 0
-        self.n_truncated = 0
-        self.seconds = 0.0  # inside the encoder
+    n_rows: int = 0
+    n_tokens: int = 0
+    n_truncated: int = 0
+    seconds: float = 0.0  # inside the encoder
 
     def add(self, encoded: Encoded) -> None:
         """Counts one call of `Encoder.encode`."""
@@ -197,7 +198,8 @@ def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     # not `.values`: it ignores where a slice starts and ends
     flat = vectors.flatten()
     _refuse_nulls(vectors.null_count + flat.null_count)
-    return flat.to_numpy(zero_copy_only=True).reshape(-1, vectors.type.list_size)  # (n, dim)
+    values: np.ndarray = flat.to_numpy(zero_copy_only=True)
+    return values.reshape(-1, vectors.type.list_size)  # (n, dim)
 
 
 def id_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

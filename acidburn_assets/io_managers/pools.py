@@ -5,15 +5,19 @@ one after the other, and what is read is what the manifests sealed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
 from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core.datasets import Pool
 from acidburn_assets.core.errors import ModelError, ObjectCorrupt, SchemaError
+from acidburn_assets.core.labels import ClusterSample, Passage
 from acidburn_assets.core.manifest import Manifest
+from acidburn_assets.core.samples import MemberSample, Place, rows_by_shard
 from acidburn_assets.io_managers.objects import Tables, load_record
 
 
@@ -127,3 +131,97 @@ class PoolTables:
                         "materialize the assignments again"
                     )
                 yield dataset, entry.shard, vectors, placed
+
+    def cluster_texts(
+        self,
+        manifests: Mapping[str, Manifest],
+        centroids: pa.Table,
+        *,
+        n_members: int,
+        n_held_out: int,
+    ) -> "ClusterTexts":
+        """Bounded samples of every cluster's passages, in one pass over the assignments.
+
+        Args:
+            manifests: of the pool.
+            centroids: rows of `schemas.centroids`, for the medoids.
+            n_members: of each cluster, drawn at random.
+            n_held_out: more of each cluster, that share none with the members.
+        """
+        medoids: list[list[bytes]] = centroids["medoid_ids"].to_pylist()
+        sample = MemberSample(
+            n_members=n_members + n_held_out,
+            wanted=[chunk_id for ids in medoids for chunk_id in ids],
+        )
+        for dataset, manifest in manifests.items():
+            for entry in manifest.entries:
+                placed = self.table(dataset, "assignments").read(entry.shard)
+                sample.add(
+                    f"{dataset}/{entry.shard}",
+                    placed["chunk_id"].to_pylist(),
+                    placed["cluster_id"].to_numpy(),
+                    placed["is_noise"].to_numpy(),
+                )
+        drawn = sample.members()
+        # the last ones are held out, so that more of them would leave the members as they are
+        members = {cluster: places[:n_members] for cluster, places in drawn.items()}
+        held_out = {cluster: places[n_members:] for cluster, places in drawn.items()}
+        shown = [place for places in members.values() for place in places]
+        rows = rows_by_shard([*shown, *sample.found.values()])
+        texts = self.take("chunks", rows, ["chunk_id", "doc_id", "text"])
+        return ClusterTexts(
+            n_clusters=len(centroids),
+            members=members,
+            held_out=held_out,
+            medoids={
+                cluster: [sample.found[chunk_id] for chunk_id in ids]
+                for cluster, ids in enumerate(medoids)
+            },
+            passages={
+                row["chunk_id"]: Passage(row["chunk_id"].hex(), row["doc_id"], row["text"])
+                for row in texts.to_pylist()
+            },
+        )
+
+    def vectors_of(self, places: Mapping[int, Sequence[Place]]) -> dict[int, np.ndarray]:
+        """Embeddings of chosen chunks by cluster, each (m, dim) float32 in the places' order."""
+        wanted = [place for chosen in places.values() for place in chosen]
+        if not wanted:
+            return {}
+        table = self.take("embeddings", rows_by_shard(wanted), ["chunk_id", "embedding"])
+        rows = {chunk_id: row for row, chunk_id in enumerate(table["chunk_id"].to_pylist())}
+        vectors = embedding.matrix(table["embedding"])
+        return {
+            cluster: vectors[[rows[place.chunk_id] for place in chosen]]
+            for cluster, chosen in places.items()
+            if chosen
+        }
+
+
+@dataclass(frozen=True)
+class ClusterTexts:
+    """What a label is made from."""
+
+    n_clusters: int
+    members: Mapping[int, Sequence[Place]]  # clusters without members have no entry
+    held_out: Mapping[int, Sequence[Place]]
+    medoids: Mapping[int, Sequence[Place]]
+    passages: Mapping[bytes, Passage]  # of members and medoids
+
+    def samples(self) -> dict[int, ClusterSample]:
+        """Texts of every cluster; empty ones included."""
+        return {cluster: self.of([cluster]) for cluster in range(self.n_clusters)}
+
+    def of(self, clusters: Sequence[int]) -> ClusterSample:
+        """Texts of several clusters together."""
+        return ClusterSample(
+            members=[p for cluster in clusters for p in self._texts(self.members.get(cluster, ()))],
+            medoids=[p for cluster in clusters for p in self._texts(self.medoids[cluster])],
+        )
+
+    def datasets_of_medoids(self, cluster: int) -> tuple[str, ...]:
+        """The dataset of each medoid, in their order."""
+        return tuple(place.shard.split("/")[0] for place in self.medoids[cluster])
+
+    def _texts(self, places: Sequence[Place]) -> list[Passage]:
+        return [self.passages[place.chunk_id] for place in places]

@@ -13,13 +13,13 @@ from pydantic import SecretStr
 from acidburn_assets.adapters import embedded_postgres, object_store, sources
 from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import tokenizer as tokenizers
-from acidburn_assets.adapters.encoder import Encoder
+from acidburn_assets.adapters.labeler import Labeler
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, migrate
 from acidburn_assets.adapters.sources import Source
 from acidburn_assets.core.chunks import Tokenizer
 from acidburn_assets.core.datasets import Dataset
-from acidburn_assets.core.embeddings import ModelCard
+from acidburn_assets.core.embeddings import Encoder, ModelCard
 from acidburn_assets.settings import Settings
 
 
@@ -138,3 +138,39 @@ def _migrate_once(postgres: Postgres) -> None:
     if postgres.where not in _migrated:
         migrate(postgres)
         _migrated.add(postgres.where)
+
+
+class ObjectCache:
+    """Answers kept as objects under one prefix, by content address."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def get(self, key: str) -> bytes | None:
+        """The content, or None where there is none."""
+        name = f"{self._prefix}/{key}.json"
+        return self._store.get_bytes(name) if self._store.head(name) is not None else None
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keeps the content."""
+        self._store.put_bytes(f"{self._prefix}/{key}.json", content)
+
+
+def make_labeler(settings: Settings, store: ObjectStore, pool: str) -> Labeler | None:
+    """The language model that labels clusters, or None without a key.
+
+    Args:
+        settings: key, model and budget.
+        store: where answers are cached.
+        pool: whose clusters are labelled; each pool has its own cache.
+    """
+    if not settings.xai_api_key.get_secret_value():
+        return None
+    return Labeler(
+        settings.xai_api_key,
+        base_url=settings.acidburn_label_base_url,
+        model=settings.acidburn_label_model,
+        budget_usd=settings.acidburn_label_budget_usd,
+        cache=ObjectCache(store, f"{pool}/labels"),
+    )

@@ -22,7 +22,7 @@ __all__ = ["database", "dsn", "postgres_server"]
 SUPABASE = "db.abcdefghijklmnop.supabase.co"
 
 
-def from_parts(password: str = "p", **changes: object) -> SecretStr:
+def from_parts(password: str = "", **changes: object) -> SecretStr:
     parts: dict[str, object] = {
         "host": "127.0.0.1",
         "port": 1,
@@ -41,7 +41,7 @@ def test_password_may_hold_any_character(password: str) -> None:
     assert Postgres(conninfo).where == "127.0.0.1:1/postgres as postgres"
 
 
-@pytest.mark.parametrize("password", ["p@ss", "p/ss@1", "p#s/s", "100%", "a@b/c?d#e"])
+@pytest.mark.parametrize("password", ["p@ss", "p/ss@1", "p#s/s", "100%", "a@b/c?d#e", "p ss"])
 def test_url_with_a_raw_password_is_refused_without_showing_it(password: str) -> None:
     url = f"postgresql://postgres.ref:{password}@aws-0-eu.pooler.supabase.com:5432/postgres"
     with pytest.raises(ConfigError, match=r"percent-encode .*SUPABASE_PASSWORD") as caught:
@@ -50,7 +50,7 @@ def test_url_with_a_raw_password_is_refused_without_showing_it(password: str) ->
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("password", ["p#ss", "p:ss", "p ss", "p$s&s", "p%40ss"])
+@pytest.mark.parametrize("password", ["p#ss", "p:ss", "p$s&s", "p%40ss"])
 def test_url_with_a_harmless_or_encoded_password_is_taken(password: str) -> None:
     postgres = Postgres(SecretStr(f"postgresql://someone:{password}@localhost:5432/corpus"))
     assert repr(postgres) == "Postgres(localhost:5432/corpus as someone)"
@@ -104,35 +104,43 @@ def test_verified_tls_needs_its_certificate(tmp_path: Path) -> None:
 
 def test_block_commits_at_its_end_and_not_before_an_error(dsn: str) -> None:
     postgres = Postgres(SecretStr(dsn))
+
+    def lose_a_row() -> None:
+        with postgres.connect(purpose="losing a row") as connection:
+            connection.execute("insert into kept values (1)")
+            raise KeyError
+
     with postgres.connect(purpose="making a table") as connection:
         connection.execute("create table kept (a int)")
-    with pytest.raises(KeyError), postgres.connect(purpose="losing a row") as connection:
-        connection.execute("insert into kept values (1)")
-        raise KeyError
+    with pytest.raises(KeyError):
+        lose_a_row()
     with postgres.connect(purpose="reading") as connection:
         assert connection.execute("select count(*) from kept").fetchone() == (0,)
 
 
+def terminate(dsn: str, pid: int) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("select pg_terminate_backend(%s, 5000)", [pid])
+
+
 def test_connection_broken_in_flight_is_transient(dsn: str) -> None:
-    postgres = Postgres(SecretStr(dsn))
-    with (
-        pytest.raises(DatabaseUnavailable, match=r"loading x: .*nothing was changed"),
-        postgres.connect(purpose="loading x") as connection,
-        psycopg.connect(dsn, autocommit=True) as other,
-    ):
-        other.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
-        connection.execute("select 1")
+    def work() -> None:
+        with Postgres(SecretStr(dsn)).connect(purpose="loading x") as connection:
+            terminate(dsn, connection.info.backend_pid)
+            connection.execute("select 1")
+
+    with pytest.raises(DatabaseUnavailable, match=r"loading x: .*nothing was changed"):
+        work()
 
 
 def test_connection_broken_at_commit_says_that_nobody_knows(dsn: str) -> None:
-    postgres = Postgres(SecretStr(dsn))
-    with (
-        pytest.raises(DatabaseUnavailable, match="do it again, what is there already is skipped"),
-        postgres.connect(purpose="loading x") as connection,
-    ):
-        connection.execute("create table t (a int)")
-        with psycopg.connect(dsn, autocommit=True) as other:
-            other.execute("select pg_terminate_backend(%s)", [connection.info.backend_pid])
+    def work() -> None:
+        with Postgres(SecretStr(dsn)).connect(purpose="loading x") as connection:
+            connection.execute("create table t (a int)")
+            terminate(dsn, connection.info.backend_pid)
+
+    with pytest.raises(DatabaseUnavailable, match="do it again, what is there already is skipped"):
+        work()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from itertools import pairwise
+from pydoc_data.topics import topics
 
 import numpy as np
 import pyarrow as pa
@@ -148,6 +149,17 @@ def test_a_unigram_tokenizer_keeps_the_promises(
     unigram: LibraryTokenizer, text: str, sizes: Sizes
 ) -> None:
     assert_sound(text, chunks.cut(text, unigram, sizes), unigram, sizes)
+
+
+@pytest.mark.parametrize("sizes", [Sizes(254, 25), Sizes(2048, 200)])
+def test_real_prose_is_cut_at_borders_into_well_filled_chunks(
+    minilm: LibraryTokenizer, sizes: Sizes
+) -> None:
+    text = "\n\n".join(topic for _, topic in sorted(topics.items()))[:200_000]
+    spans = chunks.cut(text, minilm, sizes)
+    assert_sound(text, spans, minilm, sizes)
+    assert np.mean([span.n_tokens for span in spans[:-1]]) > 0.7 * sizes.target_tokens
+    assert all(text[span.end - 1].isspace() for span in spans[:-1])
 
 
 def test_text_that_fits_is_one_chunk_with_its_blanks() -> None:

@@ -43,7 +43,9 @@ class Graph:
     def __init__(self) -> None:
         self.manager = MemoryManager()
         self.calls: list[tuple[str, str | None]] = []
-        self.content: Callable[[str, str | None], str] = lambda asset, partition: f"{asset}{partition}"
+        self.content: Callable[[str, str | None], str] = lambda asset, partition: (
+            f"{asset}{partition}"
+        )
         self.chunks_code = "1"
 
     def definitions(self) -> dg.Definitions:
@@ -134,9 +136,7 @@ def test_a_failed_shard_is_named_and_does_not_stop_the_others(instance, graph):
     assert [partition for partition, _ in events(instance, CHUNKS)] == ["000000", "000002"]
     (failure,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
     description = failure.event_specific_data.user_failure_data.description
-    assert description == (
-        "1 of 3 shards failed (000001); 000001: the file is gone; put it back"
-    )
+    assert description == ("1 of 3 shards failed (000001); 000001: the file is gone; put it back")
 
 
 def test_a_retry_makes_only_what_is_missing_and_reports_all(instance, graph):
@@ -192,8 +192,8 @@ def test_a_changed_input_makes_only_its_own_shard_again(instance, graph):
     graph.run(instance, CHUNKS, EMBEDDINGS)
     graph.calls.clear()
     graph.chunks_code = "2"
-    graph.content = lambda asset, partition: f"{asset}{partition}" + (
-        " new" if (asset, partition) == ("chunks", "000001") else ""
+    graph.content = lambda asset, partition: (
+        f"{asset}{partition}" + (" new" if (asset, partition) == ("chunks", "000001") else "")
     )
     graph.run(instance, CHUNKS, EMBEDDINGS)
     assert [call for call in graph.calls if call[0] == "embeddings"] == [("embeddings", "000001")]

@@ -1,7 +1,7 @@
 """Objects under keys, on a disk or in a bucket, behind one interface.
 
 `open_store` picks the back end by URL. The contract is in `contract`, the back ends in `file` and
-`s3`, tables in `parquet`, the self-test of a configuration in `probe`.
+`s3`, tables in `parquet`, the self-test of a configuration in `probing`.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from acidburn_assets.adapters.object_store.parquet import (
     read_table,
     write_parquet,
 )
-from acidburn_assets.adapters.object_store.probe import Probe, probe
+from acidburn_assets.adapters.object_store.probing import Probe, probe
 from acidburn_assets.core.errors import ConfigError
 
 __all__ = [

@@ -191,11 +191,11 @@ class FileStore:
             self._is_swept = True
             for folder in scratch.iterdir():
                 try:
-                    is_abandoned = time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
+                    age_seconds = time.time() - folder.stat().st_mtime
+                    if age_seconds > ABANDONED_SECONDS and folder.is_dir():
+                        shutil.rmtree(folder)
                 except FileNotFoundError:
-                    continue  # finished meanwhile
-                if is_abandoned:
-                    shutil.rmtree(folder)
+                    continue  # finished, or swept by another process
 
     def _path(self, key: str) -> Path:
         contract.check_key(key)

@@ -367,7 +367,7 @@ class S3Store:
         answer = response[0]
         if answer.status_code not in s3_errors.TRANSIENT_STATUSES:
             return None
-        asked = s3_errors.seconds(answer.headers.get("retry-after"))
+        asked = s3_errors.parse_retry_after(answer.headers.get("retry-after"))
         return min(asked, self._patience.longest_wait_seconds) or None
 
 

@@ -74,11 +74,11 @@ def retry_after_seconds(error: BaseException) -> float:
     if not isinstance(error, ClientError):
         return 0
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return seconds(headers.get("retry-after"))
+    return parse_retry_after(headers.get("retry-after"))
 
 
-def seconds(retry_after: str | None) -> float:
-    """A Retry-After header in its form of whole seconds, which B2 and S3 send."""
+def parse_retry_after(retry_after: str | None) -> float:
+    """A Retry-After header in its form of whole seconds, which B2 and S3 send; 0 for others."""
     return float(retry_after) if retry_after and retry_after.isdecimal() else 0
 
 
@@ -103,7 +103,8 @@ def translate(error: BaseException, *, endpoint: str, bucket: str, key: str) -> 
 
     code, status = code_of(error), status_of(error)
     message = str(error.response["Error"].get("Message", ""))
-    answer = f"{endpoint!r} answers {status} {code}"
+    # an answer to HEAD has no name for the error but its status
+    answer = f"{endpoint!r} answers {status} {code if code != str(status) else ''}".strip()
     if is_transient(error):
         return StoreUnavailable(
             f"{answer} for {key!r}: {message}; the store is busy or being repaired, try again later"

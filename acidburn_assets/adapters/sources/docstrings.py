@@ -22,6 +22,9 @@ SKIPPED = frozenset(
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What the parser says: ValueError of a NUL, the last two of an expression nested too deeply."""
+
 
 class Definition(NamedTuple):
     """A class or function."""
@@ -144,20 +147,18 @@ class Tree:
         is_package = path.name == "__init__.py"
         try:
             return parse(path.read_bytes(), name=name, is_package=is_package)
-        # ValueError: a NUL in the source; the others: an expression that is nested too deeply
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        except _NO_PYTHON:
             return Module(name, is_package, "", {}, {}, (), (), is_readable=False)
 
     @cached_property
     def _added(self) -> Mapping[tuple[str, str], Definition]:
         """What `add_newdoc` calls say of compiled objects, NumPy's arrays among them."""
         added: dict[tuple[str, str], Definition] = {}
-        for place in [place for places in self._packages.values() for place in places]:
-            for path in sorted(place.rglob("*.py")):
-                source = path.read_bytes()
-                is_skipped = SKIPPED.intersection(path.relative_to(place).parts)
-                if b"add_newdoc(" in source and not is_skipped:
-                    added |= _added_docstrings(source)
+        for package in sorted(set(self._packages) - SKIPPED):
+            for place in self._packages[package]:
+                for path in sorted(place.rglob("*.py")):
+                    if not SKIPPED.intersection(path.relative_to(place).parts):
+                        added |= _added_docstrings(path.read_bytes())
         return added
 
 
@@ -168,7 +169,7 @@ def is_public(name: str) -> bool:
 
 
 def parse(source: bytes, *, name: str, is_package: bool) -> Module:
-    """Reads one module; the syntax tree is not kept, it is fifty times as large as what is.
+    """Reads one module; the syntax tree, many times as large as what is kept, is dropped.
 
     Args:
         source: the file's bytes.
@@ -178,11 +179,7 @@ def parse(source: bytes, *, name: str, is_package: bool) -> Module:
     Raises:
         SyntaxError: it is no Python of this version, or not in the encoding that it declares.
     """
-    with warnings.catch_warnings():
-        # what a package's own authors should hear: invalid escapes, `is` with a literal
-        warnings.simplefilter("ignore", SyntaxWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        tree = ast.parse(source)
+    tree = _syntax_tree(source)
     definitions: dict[str, Definition] = {}
     imports: dict[str, tuple[str, str]] = {}
     stars: list[str] = []
@@ -211,6 +208,14 @@ def parse(source: bytes, *, name: str, is_package: bool) -> Module:
         stars=stars,
         exports=exports.names,
     )
+
+
+def _syntax_tree(source: bytes) -> ast.Module:
+    with warnings.catch_warnings():
+        # for the ears of a package's own authors: invalid escapes, `is` with a literal
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return ast.parse(source)
 
 
 def _module_parts(path: Path) -> tuple[str, ...]:
@@ -349,7 +354,13 @@ def clean_signature(signature: str) -> str:
 
 def _added_docstrings(source: bytes) -> Mapping[tuple[str, str], Definition]:
     docs: dict[tuple[str, str], dict[str, str]] = {}
-    for node in ast.parse(source).body:
+    if b"add_newdoc(" not in source:
+        return {}
+    try:
+        statements = _syntax_tree(source).body
+    except _NO_PYTHON:  # reported where the module itself is read
+        return {}
+    for node in statements:
         match node:
             case ast.Expr(
                 ast.Call(

@@ -9,13 +9,18 @@ from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.errors import SourceError
 
 
+def place(dataset: Dataset) -> Path:
+    """A dataset's path on this machine: relative to the current folder, or to `~`."""
+    return Path(dataset.path).expanduser().absolute()
+
+
 def root(dataset: Dataset) -> Path:
     """The folder that the paths of units are relative to.
 
     A folder is its own root, a file's root is the folder it is in, a glob's root is what stands
     before its first wildcard.
     """
-    path = Path(dataset.path).expanduser()
+    path = place(dataset)
     if path.is_dir():
         return path
     if not _is_glob(path):
@@ -37,7 +42,7 @@ def find(dataset: Dataset, *, suffixes: tuple[str, ...]) -> list[str]:
     Raises:
         SourceError: there is no file, or one of another type.
     """
-    path = Path(dataset.path).expanduser()
+    path = place(dataset)
     base = root(dataset)
     kinds = " or ".join(suffixes)
     if path.is_dir():
@@ -79,10 +84,10 @@ def walk(folder: Path, *, dataset: str, follow_links: bool = True) -> Iterator[s
             f"{error.strerror}"
         ) from error
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    for inside, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            path = Path(place, name)
+            path = Path(inside, name)
             is_taken = path.is_file() and (follow_links or not path.is_symlink())
             if is_taken and not name.startswith("."):
                 yield path.relative_to(folder).as_posix()

@@ -265,10 +265,10 @@ class HuggingFaceSource:
             return SourceError(f"{self._place} does not exist; correct its path in datasets.yaml")
         if status is not None and (status == 429 or status >= 500):
             return ServiceUnavailable(f"{self._place}: the hub answered HTTP {status}; try later")
-        if status is None and isinstance(error, FileNotFoundError):
-            return FileNotFoundError(str(error))  # what `ParquetSource` wants to hear
         if any(isinstance(e, httpx.HTTPError | ConnectionError | TimeoutError) for e in causes):
             return ServiceUnavailable(f"{self._place}: the hub did not answer; try later")
+        if status is None and isinstance(error, FileNotFoundError):
+            return FileNotFoundError(str(error))  # what `ParquetSource` wants to hear
         return SourceError(f"{self._place} cannot be read: {error}")
 
 

@@ -8,7 +8,7 @@ import codecs
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from acidburn_assets.adapters.sources import files, planned
@@ -28,7 +28,7 @@ class TextSource:
             dataset: its path is a folder.
         """
         self._dataset = dataset
-        self._root = Path(dataset.path).expanduser()
+        self._root = files.place(dataset)
 
     def revision(self) -> str:
         """sha256 over every file's name and digest."""

@@ -247,6 +247,32 @@ def test_busy_hub_while_reading_is_worth_another_try(hub: Hub, opened: Any) -> N
         list(opened().read(units))
 
 
+def test_cause_that_the_client_hides_is_found(
+    hub: Hub, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused or lost request can surface as a missing file; nothing would be tried again."""
+    # not at the top: the client reads HF_HUB_OFFLINE of whoever imports it first
+    from huggingface_hub import HfApi, HfFileSystem
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+
+    hub.repository(NAME).push(two_files())
+    units = opened().units()
+    request = httpx.Request("GET", hub.endpoint)
+    busy = HfHubHTTPError("busy", response=httpx.Response(429, request=request))
+
+    def raise_missing(cause: Exception) -> None:
+        raise FileNotFoundError("no such file") from cause
+
+    monkeypatch.setattr(HfFileSystem, "open", lambda *_, **__: raise_missing(busy))
+    with pytest.raises(ServiceUnavailable, match="HTTP 429"):
+        list(opened().read(units))
+    lost = httpx.ConnectError("lost")
+    monkeypatch.setattr(HfApi, "hf_hub_download", lambda *_, **__: raise_missing(lost))
+    with pytest.raises(ServiceUnavailable, match="did not answer"):
+        opened().units()
+
+
 def test_silent_hub_is_worth_another_try(
     opened: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

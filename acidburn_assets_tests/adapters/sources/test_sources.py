@@ -101,10 +101,10 @@ def test_lowered_unit_reads_its_first_rows_only(dataset: Dataset, opened: Any) -
     assert list(opened(dataset).read([lowered])) == list(opened(dataset).read([first]))[:n_rows]
 
 
-def test_revision_is_the_same_until_the_content_changes(dataset: Dataset, opened: Any) -> None:
-    before = opened(dataset).revision()
-    assert opened(dataset).revision() == before
-    assert opened(dataset).units() == opened(dataset).units()
+def test_planning_twice_gives_the_same_plan(dataset: Dataset, opened: Any) -> None:
+    first, second = opened(dataset), opened(dataset)
+    assert first.revision() == second.revision()
+    assert first.units() == second.units()
 
 
 @pytest.mark.parametrize("writer", WRITERS[:4])
