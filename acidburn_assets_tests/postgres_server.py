@@ -55,8 +55,8 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def dsn(postgres_server: EmbeddedPostgres) -> str:
-    """An empty database with pgvector, as a superuser; it goes with the server's folder."""
+def dsn(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """An empty database with pgvector, as a superuser."""
     name = f"acidburn_{next(_numbers)}"
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -64,7 +64,10 @@ def dsn(postgres_server: EmbeddedPostgres) -> str:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create schema extensions")
         connection.execute("create extension vector with schema extensions")
-    return dsn
+    yield dsn
+    # dropped, because roles are the server's: one with rights in any database cannot be dropped
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

@@ -32,10 +32,11 @@ HEAVY = [
 
 IMPORT_DEFINITIONS = f"""
 import json, sys, time
-import acidburn_assets.definitions as definitions
+from acidburn_assets.definitions import build_defs
+graph = build_defs().resolve_asset_graph()
 cpu_seconds = time.process_time()
 loaded = [name for name in {HEAVY} if name in sys.modules]
-n_assets = len(definitions.defs.resolve_asset_graph().get_all_asset_keys())
+n_assets = len(graph.get_all_asset_keys())
 print(json.dumps({{"cpu_seconds": cpu_seconds, "loaded": loaded, "n_assets": n_assets}}))
 """
 

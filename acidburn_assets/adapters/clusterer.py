@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acidburn_assets.core.assignments import check_vectors
 from acidburn_assets.core.cluster_model import (
     RADIUS_FLOOR,
     Fit,
+    check_vectors,
     own_distances,
     radii_of,
     rank_clusters,
@@ -274,6 +274,7 @@ def _graph_layout(
     Raises:
         ModelError: the layout is not finite.
     """
+    _logger.info("loading EVoC: on its first use on a machine it compiles for a minute or two")
     from evoc.graph_construction import neighbor_graph_matrix
     from evoc.label_propagation import label_propagation_init
     from evoc.node_embedding import node_embedding
@@ -373,8 +374,9 @@ def descended_neighbors(
         )
     finally:
         numba.set_num_threads(before)
-    # EVoC's distance is -log2(cosine); -1 stands for a neighbour it did not find
-    cosines = np.where(neighbors < 0, -1.0, np.exp2(-distances))
+    # EVoC's distance is -log2(cosine), and -1 stands for a neighbour that it did not find
+    is_near = (neighbors >= 0) & np.isfinite(distances)
+    cosines = np.exp2(-distances, where=is_near, out=np.zeros_like(distances))
     own = np.arange(len(vectors))[:, None]
     cosines[neighbors == own] = np.inf
     # where copies crowd a vector out of its own list, it takes the place of the farthest

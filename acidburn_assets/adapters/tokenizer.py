@@ -7,6 +7,7 @@ other.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,8 @@ class ModelTokenizer:
         Returns:
             (n_tokens, 2) int64, characters (code points) of `text`.
         """
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        with _refusing_surrogates():
+            encoding = self._backend.encode(text, add_special_tokens=False)
         return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)  # (n_tokens, 2)
 
     def count(self, texts: Sequence[str]) -> np.ndarray:
@@ -89,11 +91,23 @@ class ModelTokenizer:
 
     def _encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> Iterator[np.ndarray]:
         for start in range(0, len(texts), _SLICE_TEXTS):
-            encodings = self._backend.encode_batch_fast(
-                texts[start : start + _SLICE_TEXTS], add_special_tokens=add_special_tokens
-            )
+            part = list(texts[start : start + _SLICE_TEXTS])
+            with _refusing_surrogates():
+                encodings = self._backend.encode_batch_fast(
+                    part, add_special_tokens=add_special_tokens
+                )
             for encoding in encodings:
                 yield np.array(encoding.ids, dtype=np.int32)
+
+
+@contextmanager
+def _refusing_surrogates() -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        raise ModelError(
+            "a text is no Unicode: it holds half of a surrogate pair; replace that character"
+        ) from error
 
 
 def load_tokenizer(
@@ -138,7 +152,7 @@ def read_tokenizer(files: models.ModelFiles, config: models.ModelConfig) -> Mode
         ) from error
     try:
         backend = Tokenizer.from_buffer(content)
-    except Exception as error:  # noqa: BLE001  # `tokenizers` raises the bare class
+    except Exception as error:  # `tokenizers` raises the bare class
         raise ModelError(f"{files.name!r}: {str(path)!r} cannot be read: {error}") from error
     backend.no_truncation()
     backend.no_padding()

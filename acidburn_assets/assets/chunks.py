@@ -78,6 +78,9 @@ def _figures(tally: chunking.Tally) -> dict[str, object]:
         "characters": tally.n_chars,
         "tokens": tally.n_tokens,
         "over_limit": tally.n_over_limit,
-        "chunk_lengths": specs.picture(pictures.chunk_lengths(tally.histogram), "tokens per chunk"),
+        "chunk_lengths": specs.picture(
+            pictures.chunk_lengths(tally.histogram, chunking.LENGTH_EDGES_TOKENS),
+            "tokens per chunk",
+        ),
         **specs.COST_FREE,
     }

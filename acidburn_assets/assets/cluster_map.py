@@ -132,9 +132,7 @@ def _share_or_none(persistence: np.floating) -> float | None:
     return float(np.clip(persistence, 0, 1)) if np.isfinite(persistence) else None
 
 
-def _groups(
-    model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts
-) -> list[mapping.Group]:
+def _groups(model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts) -> list[mapping.Group]:
     if not model.meta.n_groups:
         return []
     clusters: dict[int, list[int]] = defaultdict(list)

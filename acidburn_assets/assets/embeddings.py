@@ -10,6 +10,7 @@ from acidburn_assets.assets import specs
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core import schemas
 from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.plan import Plan, check_budget
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Batches, Tables
 from acidburn_assets.partitions import shard_partitions
@@ -25,7 +26,10 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=specs.key(dataset.name, "embeddings"),
-        ins={"chunks": dg.AssetIn(specs.key(dataset.name, "chunks"))},
+        ins={
+            "plan": dg.AssetIn(specs.key(dataset.name, "plan")),
+            "chunks": dg.AssetIn(specs.key(dataset.name, "chunks")),
+        },
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="tables",
@@ -38,8 +42,9 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         description="Unit vectors of the chunks, by the encoder that the settings name.",
     )
     def embeddings(
-        context: dg.AssetExecutionContext, chunks: Tables, encoder: EncoderResource
+        context: dg.AssetExecutionContext, plan: Plan, chunks: Tables, encoder: EncoderResource
     ) -> dg.Output[Work]:
+        check_budget(plan, dataset.budget_usd)
         load = cache(encoder.create)
 
         def make(partition: str | None) -> Made:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -14,6 +15,9 @@ from acidburn_assets.core.embeddings import ModelCard
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.core.shards import Shard
 from acidburn_assets.io_managers import versions
+
+# backfill_policy is what makes a backfill ranged; that it is beta in Dagster 1.13 is known here
+warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
 
 COST_FREE = {"cost_usd": 0.0}
 """Figures of work that spends nothing: the column is there for every asset, so it can be summed."""

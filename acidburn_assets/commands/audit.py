@@ -5,7 +5,7 @@ Answers come from Dagster's own events, the sealed manifests and the tables in t
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 
 import click
@@ -92,7 +92,7 @@ class Auditor:
         return backends.open_store(self.settings)
 
     @cached_property
-    def graph(self) -> dg.AssetGraph:
+    def graph(self) -> versions.AssetGraph:
         """The asset graph as the registry makes it now."""
         return build_defs().resolve_asset_graph()
 
@@ -306,7 +306,7 @@ class Auditor:
             n_rows=versions.figures_of(record).get("rows"),
             run_id=record.run_id,
             event_id=record.storage_id,
-            made_at=datetime.fromtimestamp(record.timestamp, timezone.utc).isoformat(),
+            made_at=datetime.fromtimestamp(record.timestamp, UTC).isoformat(),
             stale_because=current.changed_since(tags),
         )
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from acidburn_assets import settings
+from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.core import schemas
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.datasets import Pool, Registry
@@ -89,7 +90,7 @@ def clustered_schema(dim: int, *, has_texts: bool) -> pa.Schema:
 
 
 def _clustered(
-    store: object, dataset: str, schema: pa.Schema, *, has_texts: bool
+    store: ObjectStore, dataset: str, schema: pa.Schema, *, has_texts: bool
 ) -> Iterator[pa.RecordBatch]:
     plan: Plan = load_record(store, dg.AssetKey([dataset, "plan"]))
     embeddings = Tables(store, dg.AssetKey([dataset, "embeddings"]))

@@ -126,7 +126,7 @@ def materialize(
     return outcome
 
 
-def _select(graph: dg.AssetGraph, registry: Registry, target: str) -> list[dg.AssetKey]:
+def _select(graph: versions.AssetGraph, registry: Registry, target: str) -> list[dg.AssetKey]:
     """Keys to look at, parents first."""
     ordered = [key for key in graph.toposorted_asset_keys if graph.get(key).is_materializable]
     if target == "all":
@@ -144,7 +144,7 @@ def _select(graph: dg.AssetGraph, registry: Registry, target: str) -> list[dg.As
 
 def _ranges(
     instance: dg.DagsterInstance,
-    graph: dg.AssetGraph,
+    graph: versions.AssetGraph,
     key: dg.AssetKey,
     manager: AssetIOManager | None,
 ) -> Iterator[Sequence[str | None]]:

@@ -95,13 +95,12 @@ def progress_logger(display: Display) -> dg.LoggerDefinition:
         display: where it shows.
     """
 
-    @dg.logger(description="Feeds the command line's progress.")
     def feed(_: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger("acidburn.progress", level=logging.DEBUG)
         logger.addHandler(_Feeder(display))
         return logger
 
-    return feed
+    return dg.LoggerDefinition(feed, description="Feeds the command line's progress.")
 
 
 class _Feeder(logging.Handler):

@@ -8,8 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from acidburn_assets.core import schemas
-from acidburn_assets.core.cluster_model import ClusterModel, row_blocks, row_cosines, strength
-from acidburn_assets.core.errors import ModelError, SchemaError
+from acidburn_assets.core.cluster_model import (
+    ClusterModel,
+    check_vectors,
+    row_blocks,
+    row_cosines,
+    strength,
+)
+from acidburn_assets.core.errors import SchemaError
 
 
 def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.RecordBatch:
@@ -55,26 +61,6 @@ def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.
         ],
         schema=schemas.ASSIGNMENTS,
     )
-
-
-def check_vectors(vectors: np.ndarray, *, dim: int) -> None:
-    """Refuses vectors that have no direction or another dimension.
-
-    Raises:
-        ModelError: says which row.
-    """
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise ModelError(
-            f"vectors of shape {vectors.shape} do not fit a cluster model of dimension {dim}; "
-            "embed the dataset with the pool's encoder, or fit the pool's cluster_model again"
-        )
-    squares = np.einsum("nd,nd->n", vectors, vectors)
-    is_broken = ~(np.isfinite(squares) & (squares > 0))
-    if is_broken.any():
-        raise ModelError(
-            f"row {int(np.argmax(is_broken))} of {len(vectors)} vectors is zero or not finite; "
-            "embed that shard again"
-        )
 
 
 def _nearest(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

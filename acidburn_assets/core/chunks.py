@@ -45,7 +45,7 @@ LENGTH_EDGES_TOKENS = (
     *(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512),
     *(768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
 )
-"""Bins of `Tally.lengths`, the same for every target so that shards can be added up: bin 0 counts
+"""Bins of `Tally.histogram`, the same for every target so that shards can be added up: bin 0 counts
 chunks below 16 tokens, bin i those in [edge i-1, edge i), the last those of 8,192 and more."""
 
 BATCH_ROWS = 1000
@@ -129,7 +129,7 @@ class Tally:
     n_chunk_bytes: int = 0  # of chunks' texts, UTF-8
     n_over_limit: int = 0  # chunks over the target; 0 unless `cut` is broken
     skipped: Counter[str] = field(default_factory=Counter)  # reason -> documents
-    lengths: list[int] = field(default_factory=lambda: [0] * (len(LENGTH_EDGES_TOKENS) + 1))
+    histogram: list[int] = field(default_factory=lambda: [0] * (len(LENGTH_EDGES_TOKENS) + 1))
 
     def add(self, other: "Tally") -> None:
         """Adds what another shard held."""
@@ -142,7 +142,7 @@ class Tally:
         self.n_chunk_bytes += other.n_chunk_bytes
         self.n_over_limit += other.n_over_limit
         self.skipped.update(other.skipped)
-        self.lengths = [a + b for a, b in zip(self.lengths, other.lengths, strict=True)]
+        self.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
 
 
 def resolve_sizes(sizes: ChunkSizes, *, max_tokens: int) -> Sizes:
@@ -277,7 +277,7 @@ def chunk_documents(
             tally.n_chunks += 1
             tally.n_tokens += span.n_tokens
             tally.n_over_limit += span.n_tokens > sizes.target_tokens
-            tally.lengths[bisect_right(LENGTH_EDGES_TOKENS, span.n_tokens)] += 1
+            tally.histogram[bisect_right(LENGTH_EDGES_TOKENS, span.n_tokens)] += 1
             if len(rows) >= BATCH_ROWS or n_bytes >= BATCH_BYTES:
                 tally.n_chunk_bytes += n_bytes
                 yield _batch(rows)

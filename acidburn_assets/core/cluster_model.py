@@ -25,8 +25,10 @@ NOISE = -1
 RADIUS_QUANTILE = 0.95
 """A cluster reaches as far as this share of its members.
 
-Source: measured on 153,740 vectors of six corpora: nearest centroid within this radius agrees with
-a fit of all vectors at ARI .925, without the radius at .852.
+Source: measured on 153,740 vectors of six corpora, a fit of half of them against one of all: where
+both call a vector a member they agree at ARI .925 within this radius, at .852 without one. Of a
+fit's own members 96 % keep their cluster, of its noise 42 % stays noise (3,500 passages of Python
+documentation, 6,000 titles).
 """
 
 RADIUS_FLOOR = 1e-6
@@ -103,6 +105,10 @@ class ClusterModel:
         # np.savez dates every member 1980-01-01 and stores it uncompressed: no zlib version in it
         np.savez(content, allow_pickle=False, **arrays)
         return content.getvalue()
+
+    def content_version(self) -> str:
+        """sha256 of `to_bytes()`, hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @classmethod
     def from_bytes(cls, content: bytes, *, key: str) -> "ClusterModel":
@@ -217,6 +223,26 @@ def _row_ranks(n_rows: int, *, seed: int, shard: str) -> np.ndarray:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
+
+
+def check_vectors(vectors: np.ndarray, *, dim: int) -> None:
+    """Refuses vectors that have no direction or another dimension.
+
+    Raises:
+        ModelError: says which row.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ModelError(
+            f"vectors of shape {vectors.shape} do not fit a cluster model of dimension {dim}; "
+            "embed the dataset with the pool's encoder, or fit the pool's cluster_model again"
+        )
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    is_broken = ~(np.isfinite(squares) & (squares > 0))
+    if is_broken.any():
+        raise ModelError(
+            f"row {int(np.argmax(is_broken))} of {len(vectors)} vectors is zero or not finite; "
+            "embed that shard again"
+        )
 
 
 def strength(distances: np.ndarray, radii: np.ndarray) -> np.ndarray:

@@ -4,10 +4,7 @@ Every table is dated by its source: prices move, so estimates order alternatives
 of size; they are not offers. What a dataset holds is `plan`'s to find out.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-from acidburn_assets.core.errors import ModelError
+from typing import NamedTuple
 
 
 class Architecture(NamedTuple):
@@ -32,7 +29,7 @@ ARCHITECTURES = {
     "minilm": MINILM,
     "sentence-transformers/all-MiniLM-L6-v2": MINILM,
 }
-"""Encoders that are priced without their config.json."""
+"""Encoders whose sizes are known."""
 
 
 class Gpu(NamedTuple):
@@ -111,27 +108,18 @@ POSTGRES_PLANS = (
 """Source: Supabase's guide to compute and disk, November 2026. Disk is billed apart."""
 
 
-def parse_architecture(config: Mapping[str, Any], *, model: str) -> Architecture:
-    """Reads the sizes from a transformer's config.json.
+def architecture_of(model: str, *, dim: int) -> Architecture:
+    """The sizes of an encoder: known, or those usual for encoders of its dimension.
+
+    BERT's rule holds for nearly every text encoder: 12 layers below 1,024 dimensions and 24 from
+    there on, a feed-forward layer four times as wide. Source: Devlin et al. 2019, arXiv:1810.04805.
 
     Args:
-        config: its parsed content.
-        model: name, for the error.
-
-    Raises:
-        ModelError: the config lacks a size.
+        model: name, as in its card.
+        dim: of its vectors.
     """
-    try:
-        return Architecture(
-            n_layers=int(config["num_hidden_layers"]),
-            hidden=int(config["hidden_size"]),
-            feed_forward=int(config["intermediate_size"]),
-        )
-    except KeyError as error:
-        raise ModelError(
-            f"config.json of the model {model!r} has no {error.args[0]!r}; "
-            "choose a BERT-like encoder, for example 'BAAI/bge-m3'"
-        ) from error
+    usual = Architecture(n_layers=12 if dim < 1024 else 24, hidden=dim, feed_forward=4 * dim)
+    return ARCHITECTURES.get(model, usual)
 
 
 def flop_per_chunk(architecture: Architecture, n_tokens: float) -> float:

@@ -90,7 +90,7 @@ class PoolSettings(Record):
     min_samples: int = Field(20, ge=1)
     sample_rows: int = Field(200_000, ge=10)
     """Vectors the model is fitted on at most; memory is bounded by it."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     n_clusters: int | None = Field(None, ge=1)
     """`kmeans` only."""
 

@@ -38,6 +38,7 @@ _MIN_TEXTS_SHARE = 0.03  # of the members must use a term
 _NEIGHBOUR_WEIGHT = 3.0
 _SHARE_POWER = 0.4
 _PHRASE_SHARE = 0.6
+_MIN_NAMING = 0.05  # below, a term is a verb nearly always
 _COMMON_SHARE = 0.5  # a term that more clusters have names none of them
 _RELEVANCE = 0.7  # against diversity
 
@@ -189,7 +190,8 @@ class _Words(NamedTuple):
 
     written: list[str]
     folded: np.ndarray  # (n_words,) int64: one number for all forms of a word
-    is_edge: np.ndarray  # (n_words,) bool: may begin and end a term
+    is_name: np.ndarray  # (n_words,) bool: may be a term
+    is_edge: np.ndarray  # (n_words,) bool: may begin and end a phrase
     is_inner: np.ndarray  # (n_words,) bool: may stand inside one
     is_subject: np.ndarray  # (n_words,) bool
     is_determiner: np.ndarray  # (n_words,) bool
@@ -234,20 +236,28 @@ class _Lexicon:
         written = list(self._numbers)
         folds: dict[str, int] = {"": _BREAK}
         folded = np.zeros(len(written), np.int64)
-        is_edge, is_inner, is_subject, is_determiner = np.zeros((4, len(written)), bool)
+        is_name, is_edge, is_inner, is_subject, is_determiner = np.zeros((5, len(written)), bool)
         for number, word in enumerate(written):
             if not _is_word(word):
                 continue
             lower = word.casefold()
             fold = folds.setdefault(_fold(lower), len(folds))
-            is_name = lower not in STOP_WORDS and not _is_junk(word) and fold <= _MAX_WORDS
+            is_known = lower not in STOP_WORDS and not _is_junk(word) and fold <= _MAX_WORDS
             folded[number] = min(fold, _MAX_WORDS)
-            is_edge[number] = is_name
-            is_inner[number] = is_name or lower in _CONNECTORS
+            is_name[number] = is_known
+            is_edge[number] = is_known and not _is_identifier(word)  # those stand alone
+            is_inner[number] = is_edge[number] or lower in _CONNECTORS
             is_subject[number] = lower in _SUBJECTS
             is_determiner[number] = lower in _DETERMINERS
         return _Words(
-            written, folded, is_edge, is_inner, is_subject, is_determiner, frozenset(self._packages)
+            written,
+            folded,
+            is_name,
+            is_edge,
+            is_inner,
+            is_subject,
+            is_determiner,
+            frozenset(self._packages),
         )
 
 
@@ -313,7 +323,10 @@ def _ngrams(stream: _Stream, words: _Words, n: int) -> tuple[np.ndarray, np.ndar
     """Codes of the terms of n words, (m,) int64, and where they begin, (m,) int64."""
     n_starts = max(0, len(stream.words) - n + 1)
     columns = [stream.words[offset : offset + n_starts] for offset in range(n)]
-    is_term = words.is_edge[columns[0]] & words.is_edge[columns[-1]]
+    if n == 1:
+        is_term = words.is_name[columns[0]]
+    else:
+        is_term = words.is_edge[columns[0]] & words.is_edge[columns[-1]]
     for column in columns[1:-1]:
         is_term &= words.is_inner[column]
     starts = np.flatnonzero(is_term)
@@ -373,9 +386,9 @@ def _score(
     weights = np.concatenate([found.weights for found in terms.values()])
     mean_total = sum(found.total for found in terms.values()) / len(terms)
     rarity = np.log1p(mean_total / np.bincount(place, weights, len(codes)))
-    # with few clusters, what most of them have may still be the subject of one
-    if len(terms) >= 8:
-        rarity[np.bincount(place, minlength=len(codes)) > _COMMON_SHARE * len(terms)] = 0.0
+    is_common = np.bincount(place, minlength=len(codes)) > _COMMON_SHARE * len(terms)
+    if len(terms) < 8:
+        is_common[:] = False  # what most of a few clusters have may still be the subject of one
     scores = {}
     for cluster_id, found in terms.items():
         around = [terms[other] for other in neighbours.get(cluster_id, ()) if other in terms]
@@ -385,13 +398,16 @@ def _score(
                 found.codes, other.codes, assume_unique=True, return_indices=True
             )
             elsewhere[mine] += other.shares[theirs] / len(around)
-        scores[cluster_id] = (
+        rows = np.searchsorted(codes, found.codes)
+        score = (
             (found.weights / max(found.total, 1.0))
-            * rarity[np.searchsorted(codes, found.codes)]
+            * rarity[rows]
             * found.shares
             / (found.shares + _NEIGHBOUR_WEIGHT * elsewhere)
             * found.shares**_SHARE_POWER  # what few members say does not name them all
         )
+        # a cluster that has nothing of its own is named for what it shares
+        scores[cluster_id] = score if is_common[rows].all() else np.where(is_common[rows], 0, score)
     return scores
 
 
@@ -416,14 +432,15 @@ def _rank(terms: _Terms, scores: np.ndarray, stream: _Stream, words: _Words) -> 
         form, naming = uses[code]
         if any(_is_participle(part) for part in form.split()[1:]):
             continue  # `instance named` is no phrase; `masked array` is one
-        if len(form) > _MAX_TERM_CHARS:
+        stems = _stems(code)
+        if len(form) > _MAX_TERM_CHARS or len(set(stems)) < len(stems) or naming < _MIN_NAMING:
             continue
         if form.casefold() in WEAK_WORDS or _is_participle(form) or form.endswith("ly"):
             naming *= 0.3
         candidates.append(
             _Keyword(
                 form,
-                frozenset(_stems(code)),
+                frozenset(stems),
                 float(scores[place]) * naming,
                 float(terms.shares[place]),
             )
@@ -450,7 +467,7 @@ def _uses(codes: np.ndarray, stream: _Stream, words: _Words) -> dict[int, tuple[
         before = stream.words[np.maximum(starts - 1, 0)]
         after = stream.words[starts + n]  # a stream ends in a break
         is_verb = words.is_subject[before] | words.is_determiner[after]
-        is_last = ~words.is_edge[after]
+        is_last = ~words.is_name[after]
         for code, start, verb, last in zip(
             found[is_wanted].tolist(),
             starts.tolist(),
@@ -482,18 +499,23 @@ def _join(parts: Sequence[str]) -> str:
 def _whole_phrases(candidates: Sequence[_Keyword]) -> list[_Keyword]:
     """Drops terms that a longer one says better: `zip` where most uses are of `zip file`."""
     kept = list(candidates)
-    for n_stems in (2, 3):
-        for phrase in [keyword for keyword in kept if len(keyword.stems) == n_stems]:
-            covered = [
-                part
-                for part in kept
-                if part.stems < phrase.stems
-                and (phrase.share >= _PHRASE_SHARE * part.share or phrase.score >= part.score)
-            ]
-            score = max([phrase.score, *(part.score for part in covered)])
-            kept = [keyword for keyword in kept if keyword not in covered]
-            kept[kept.index(phrase)] = phrase._replace(score=score)
+    for whole in sorted(candidates, key=lambda term: (term.text.count("."), len(term.stems))):
+        place = next(place for place, term in enumerate(kept) if term.text == whole.text)
+        covered = [
+            part
+            for part in kept
+            if _is_part(part, whole)
+            and (whole.share >= _PHRASE_SHARE * part.share or kept[place].score >= part.score)
+        ]
+        score = max([kept[place].score, *(part.score for part in covered)])
+        kept[place] = whole._replace(score=score)
+        kept = [term for term in kept if term not in covered]
     return sorted(kept, key=lambda keyword: (-keyword.score, keyword.text))
+
+
+def _is_part(part: _Keyword, whole: _Keyword) -> bool:
+    """True of a word of a phrase, and of the package of an identifier."""
+    return part.stems < whole.stems or whole.text.startswith(part.text + ".")
 
 
 def _diverse(candidates: Sequence[_Keyword]) -> list[_Keyword]:
@@ -554,6 +576,8 @@ def _title_parts(keywords: Sequence[_Keyword]) -> list[_Keyword]:
         if len(", ".join([*(part.text for part in parts), keyword.text])) > MAX_TITLE_CHARS // 2:
             continue
         if any(_is_akin(keyword, part) for part in parts):
+            continue
+        if parts and keyword.text.casefold() in WEAK_WORDS:
             continue
         if len(parts) >= 2 and keyword.score < parts[0].score / 8:
             break

@@ -1,20 +1,30 @@
 """What a dataset holds and what it will cost, found before any money is spent.
 
 Which rows are planned, which of them are read as a sample, what the sample says of the rest, and
-the plan made of it. Reading is the sources' work, chunking the sample `chunks`', prices `cost`'s.
+the plan made of it. Reading is the sources' work (`adapters.sources`), cutting texts `chunks`',
+prices `cost`'s.
 """
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, takewhile
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from acidburn_assets.core import cost
-from acidburn_assets.core.chunks import Sizes, Tally
+from acidburn_assets.core.chunks import (
+    Sizes,
+    Tally,
+    Tokenizer,
+    chunk_documents,
+    chunker_fingerprint,
+    resolve_sizes,
+)
 from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.documents import Document
+from acidburn_assets.core.embeddings import ModelCard
 from acidburn_assets.core.errors import BudgetError, SourceError
 from acidburn_assets.core.records import Record
 from acidburn_assets.core.shards import Shard, Unit, cut_shards
@@ -77,6 +87,7 @@ class Plan(Record):
     dim: int
     n_documents: int
     n_bytes: int
+    n_missing_ids: int = 0  # documents whose id is null or empty: they are skipped as `bad_id`
     sample: Sample
     estimate: Estimate
     shards: tuple[Shard, ...]
@@ -93,6 +104,22 @@ class Measured(NamedTuple):
     tally: Tally
 
 
+class Source(Protocol):
+    """What planning asks of a source of documents; see `adapters.sources`."""
+
+    def revision(self) -> str:
+        """The pinned state of the content."""
+
+    def units(self) -> list[Unit]:
+        """All pieces in order, rows contiguous from 0."""
+
+    def read(self, units: Sequence[Unit]) -> Iterator[Document]:
+        """The documents of those units; of one whose `n_rows` was lowered, its first rows."""
+
+    def ids(self) -> Iterator[tuple[int, str]] | None:
+        """(row, id) of every document in order; None where ids cannot repeat."""
+
+
 class _Run(NamedTuple):
     """Ids seen so far, as digests in ascending order; equal ones in order of their rows."""
 
@@ -106,6 +133,53 @@ class IdCheck(NamedTuple):
     n_ids: int
     n_missing: int  # null or empty: these documents are skipped as `bad_id`
     missing_rows: tuple[int, ...]  # the first few
+
+
+def plan_dataset(
+    dataset: Dataset, source: Source, *, tokenizer: Tokenizer, card: ModelCard
+) -> Plan:
+    """Plans a dataset: counts and checks it, reads a sample, cuts shards and prices them.
+
+    Args:
+        dataset: as declared.
+        source: where its documents are.
+        tokenizer: of the model.
+        card: of the model.
+
+    Raises:
+        ConfigError: chunk sizes that the model cannot read.
+        SourceError: no row, nothing that can be chunked, or ids that repeat.
+    """
+    sizes = resolve_sizes(dataset.chunk, max_tokens=tokenizer.max_tokens)
+    revision = source.revision()
+    units = select_units(source.units(), dataset)
+    n_rows = sum(unit.n_rows for unit in units)
+    ids = takewhile(lambda entry: entry[0] < n_rows, source.ids() or ())
+    n_missing_ids = check_ids(ids, dataset=dataset.name).n_missing
+    measured = []
+    for unit in choose_sample(units):
+        tally = Tally()
+        for _ in chunk_documents(
+            source.read([unit]),
+            dataset=dataset,
+            revision=revision,
+            tokenizer=tokenizer,
+            sizes=sizes,
+            tally=tally,
+        ):
+            pass  # only the tally is wanted
+        measured.append(Measured(unit, tally))
+    return make_plan(
+        dataset=dataset,
+        revision=revision,
+        units=units,
+        measured=measured,
+        model=card.name,
+        dim=card.dim,
+        sizes=sizes,
+        chunker=chunker_fingerprint(tokenizer.fingerprint, sizes),
+        n_missing_ids=n_missing_ids,
+    )
 
 
 def select_units(units: Sequence[Unit], dataset: Dataset) -> tuple[Unit, ...]:
@@ -198,10 +272,10 @@ def make_plan(
     units: Sequence[Unit],
     measured: Sequence[Measured],
     model: str,
-    architecture: cost.Architecture,
     dim: int,
     sizes: Sizes,
     chunker: str,
+    n_missing_ids: int = 0,
 ) -> Plan:
     """Cuts a dataset into shards and prices it.
 
@@ -211,10 +285,10 @@ def make_plan(
         units: from `select_units`.
         measured: what the units of `choose_sample` held.
         model: whose tokenizer counted.
-        architecture: of the model.
         dim: of its vectors.
         sizes: of the chunks.
         chunker: from `chunks.chunker_fingerprint`.
+        n_missing_ids: from `check_ids`.
 
     Raises:
         SourceError: no sampled document can be chunked.
@@ -236,6 +310,7 @@ def make_plan(
         dim=dim,
     )
     tokens_per_chunk = total.n_tokens / total.n_chunks
+    architecture = cost.architecture_of(model, dim=dim)
     return Plan(
         dataset=dataset.name,
         revision=revision,
@@ -246,6 +321,7 @@ def make_plan(
         dim=dim,
         n_documents=sum(unit.n_rows for unit in units),
         n_bytes=sum(unit.n_bytes for unit in units),
+        n_missing_ids=n_missing_ids,
         sample=Sample(
             n_documents=total.n_documents,
             n_chars=total.n_chars,

@@ -37,14 +37,17 @@ FORCE_TAG = "acidburn/force"
 """A run with this tag set to `true` makes every partition again, reusable or not."""
 
 
+Figures = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""What the UI shows of a partition; a function where it is known late or dear to find out."""
+
+
 @dataclass(frozen=True)
 class Made:
     """One partition as an asset hands it over."""
 
     value: Any
-    metadata: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = field(default_factory=dict)
-    """Figures for the UI; a function where they are known only after the value was written (a
-    stream of batches is counted while it flows)."""
+    figures: Figures = field(default_factory=dict)
+    """Asked for after the value was written: a stream of batches is counted while it flows."""
 
 
 class Stored(NamedTuple):
@@ -52,7 +55,7 @@ class Stored(NamedTuple):
 
     data_version: str  # content hash
     made_from: str  # fingerprint of code and inputs; empty where it is not known
-    metadata: Mapping[str, Any]  # figures for the UI
+    figures: Figures
 
 
 class Work(NamedTuple):
@@ -93,7 +96,7 @@ class AssetIOManager(dg.IOManager):
         partitions = (
             sorted(context.asset_partition_keys) if context.has_asset_partitions else [None]
         )
-        failed: dict[str, str] = {}
+        failed: dict[str | None, str] = {}
         for partition in partitions:
             # versions first: what changes upstream while we work must make the result stale
             current = versions.current_versions(
@@ -115,16 +118,15 @@ class AssetIOManager(dg.IOManager):
                     )
                     event = _event_of_new(key, partition, current, made, new, started)
             except Exception as error:
-                name = partition or key.to_user_string()
-                failed[name] = _reason(error)
-                context.log.error(f"{name}: {failed[name]}", exc_info=error)
+                failed[partition] = _reason(error)
+                context.log.error(failed[partition], exc_info=error)
                 continue
             context.log_event(event)
             yield {}
         if failed:
             raise dg.Failure(
                 _summary(failed, len(partitions)),
-                metadata={"failed": dg.MetadataValue.json(failed)},
+                metadata={"failed": dg.MetadataValue.json({str(k): v for k, v in failed.items()})},
                 allow_retries=False,
             )
 
@@ -160,18 +162,13 @@ def _event_of_new(
     new: Stored,
     started: float,
 ) -> dg.AssetMaterialization:
-    figures = made.metadata() if callable(made.metadata) else made.metadata
+    figures = {**_resolve(new.figures), **_resolve(made.figures)}
     seconds = time.perf_counter() - started
-    rate = (
-        {"rows_per_second": round(new.metadata["rows"] / seconds, 1)}
-        if "rows" in new.metadata
-        else {}
-    )
+    figures["seconds"] = round(seconds, 3)
+    if "rows" in figures:
+        figures["rows_per_second"] = round(figures["rows"] / seconds, 1)
     return dg.AssetMaterialization(
-        key,
-        partition=partition,
-        metadata={**new.metadata, **figures, "seconds": round(seconds, 3), **rate},
-        tags=current.tags(new.data_version),
+        key, partition=partition, metadata=figures, tags=current.tags(new.data_version)
     )
 
 
@@ -184,9 +181,11 @@ def _event_of_kept(
 ) -> dg.AssetMaterialization:
     """Reported again: a later failure of this run would else show the partition as failed."""
     record = versions.latest_materialization(instance, key, partition)
-    figures: Mapping[str, Any] = kept.metadata
     if record is not None and versions.data_version(versions.tags_of(record)) == kept.data_version:
-        figures = record.asset_materialization.metadata if record.asset_materialization else figures
+        materialization = record.asset_materialization
+        figures = dict(materialization.metadata) if materialization else {}
+    else:  # stored by a run that could not report it, or by another machine
+        figures = dict(_resolve(kept.figures))
     return dg.AssetMaterialization(
         key,
         partition=partition,
@@ -195,13 +194,19 @@ def _event_of_kept(
     )
 
 
+def _resolve(figures: Figures) -> Mapping[str, Any]:
+    return figures() if callable(figures) else figures
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, AcidburnError) else f"{type(error).__name__}: {error}"
 
 
-def _summary(failed: Mapping[str, str], n_partitions: int) -> str:
+def _summary(failed: Mapping[str | None, str], n_partitions: int) -> str:
     first, reason = next(iter(failed.items()))
+    if first is None:
+        return reason
     if n_partitions == 1:
         return f"{first}: {reason}"
-    names = ", ".join(failed)
+    names = ", ".join(map(str, failed))
     return f"{len(failed)} of {n_partitions} shards failed ({names}); {first}: {reason}"

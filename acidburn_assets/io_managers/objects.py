@@ -24,7 +24,6 @@ from acidburn_assets.resources import StoreResource
 
 _MADE_FROM = "made-from"
 _CONTENT_VERSION = "content-version"
-_ROWS = "rows"
 _SCHEMA = "schema-version"
 
 
@@ -109,6 +108,10 @@ class ObjectIOManager(AssetIOManager):
         """Writes the value under the key, with this object metadata."""
         raise NotImplementedError
 
+    def n_rows(self, object_key: str) -> int | None:
+        """Rows of the stored table; None for what is no table."""
+        raise NotImplementedError
+
     def store(
         self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, run_id: str
     ) -> Stored:
@@ -125,13 +128,15 @@ class ObjectIOManager(AssetIOManager):
         return None if info is None else self._stored(info)
 
     def _stored(self, info: ObjectInfo) -> Stored:
-        figures: dict[str, Any] = {
-            "bytes": info.n_bytes,
-            "sha256": info.sha256,
-            "uri": dg.MetadataValue.url(self.objects.uri(info.key)),
-        }
-        if _ROWS in info.metadata:
-            figures["rows"] = int(info.metadata[_ROWS])
+        def figures() -> dict[str, Any]:
+            rows = self.n_rows(info.key)
+            return {
+                **({} if rows is None else {"rows": rows}),
+                "bytes": info.n_bytes,
+                "sha256": info.sha256,
+                "uri": dg.MetadataValue.url(self.objects.uri(info.key)),
+            }
+
         version = info.metadata.get(_CONTENT_VERSION, info.sha256)
         return Stored(version, info.metadata.get(_MADE_FROM, ""), figures)
 
@@ -154,6 +159,10 @@ class ParquetIOManager(ObjectIOManager):
         )
         return info
 
+    def n_rows(self, object_key: str) -> int | None:
+        with self.objects.open_parquet(object_key) as file:
+            return int(file.metadata.num_rows)
+
     def load_input(self, context: dg.InputContext) -> Tables:
         return Tables(self.objects, context.asset_key)
 
@@ -169,7 +178,10 @@ class RecordIOManager(ObjectIOManager):
         metadata = {**metadata, _CONTENT_VERSION: record.content_version()}
         return self.objects.put_bytes(object_key, record.to_bytes(), metadata=metadata)
 
-    def load_input(self, context: dg.InputContext) -> StoredRecord:
+    def n_rows(self, object_key: str) -> int | None:  # noqa: ARG002 - a record has no rows
+        return None
+
+    def load_input(self, context: dg.InputContext) -> Any:
         return load_record(self.objects, context.asset_key)
 
 

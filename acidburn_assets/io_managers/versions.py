@@ -31,7 +31,10 @@ MISSING_VERSION = "missing"
 class AssetGraph(Protocol):
     """What we need of Dagster's asset graph, in a run or outside one."""
 
+    @property
+    def toposorted_asset_keys(self) -> Any: ...
     def get(self, asset_key: dg.AssetKey) -> Any: ...
+    def has(self, asset_key: dg.AssetKey) -> bool: ...
 
 
 class Versions(NamedTuple):

@@ -23,13 +23,19 @@ from acidburn_assets.core.embeddings import Encoder, ModelCard
 from acidburn_assets.settings import Settings
 
 
-def open_store(settings: Settings) -> ObjectStore:
-    """The object store that the settings name."""
+def open_store(settings: Settings, *, patience_seconds: float = 600) -> ObjectStore:
+    """The object store that the settings name.
+
+    Args:
+        settings: URL, endpoint and keys.
+        patience_seconds: how long a bucket that does not answer is tried again.
+    """
     return object_store.open_store(
         settings.store_url,
         endpoint=settings.b2_endpoint,
         key_id=settings.b2_key_id,
         app_key=settings.b2_app_key,
+        patience_seconds=patience_seconds,
     )
 
 

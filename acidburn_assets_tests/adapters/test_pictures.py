@@ -71,7 +71,7 @@ def test_a_picture_is_900_wide_small_and_the_same_each_time(name: str) -> None:
     with Image.open(io.BytesIO(png)) as picture:
         assert picture.width == 900
         assert picture.format == "PNG"
-        assert picture.text == {}
+        assert not set(picture.info) & {"Software", "date", "Creation Time"}
     assert (pixels(png)[:2] == 255).all()  # white to the edge
     assert len(png) < MAX_PICTURE_BYTES
     assert DRAWN[name]() == png

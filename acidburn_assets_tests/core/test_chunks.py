@@ -384,7 +384,7 @@ def test_tally_counts_every_document_once() -> None:
     assert tally.skipped == {"empty": 1, "null": 1, "bad_id": 1, "binary": 1}
     assert tally.n_chars == 320 + 4
     assert tally.n_bytes == 320 + 12
-    assert tally.n_chunks == len(lengths) == sum(tally.lengths)
+    assert tally.n_chunks == len(lengths) == sum(tally.histogram)
     assert tally.n_tokens == sum(lengths)
     assert tally.n_chunk_bytes == sum(len(text.encode()) for text in texts)
     assert tally.n_over_limit == 0
@@ -393,7 +393,7 @@ def test_tally_counts_every_document_once() -> None:
 def test_histogram_bins_hold_their_lower_edge() -> None:
     documents = [Document(0, "a", "", "a " * 15), Document(1, "b", "", "a " * 16)]
     _, tally = chunk(documents)
-    assert tally.lengths[:3] == [1, 1, 0]
+    assert tally.histogram[:3] == [1, 1, 0]
 
 
 def test_tallies_add_up() -> None:

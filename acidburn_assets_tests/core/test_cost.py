@@ -3,7 +3,6 @@
 import pytest
 
 from acidburn_assets.core import cost
-from acidburn_assets.core.errors import ModelError
 
 
 def test_flop_per_chunk_of_bge_m3_agrees_with_a_flop_counter() -> None:
@@ -48,15 +47,10 @@ def test_48_million_chunks_cost_what_they_did() -> None:
     assert prices == pytest.approx([186.7, 533.3, 444.4], abs=0.1)
 
 
-def test_an_architecture_is_read_from_a_config() -> None:
-    config = {"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536, "model": "b"}
-    assert cost.parse_architecture(config, model="m") == cost.MINILM
-    assert cost.ARCHITECTURES["minilm"] == cost.MINILM
-
-
-def test_a_config_without_a_size_names_it() -> None:
-    with pytest.raises(ModelError, match=r"'m' has no 'hidden_size'"):
-        cost.parse_architecture({"num_hidden_layers": 6}, model="m")
+def test_an_unknown_encoder_has_the_usual_sizes_of_its_dimension() -> None:
+    assert cost.architecture_of("owner/large", dim=1024) == cost.BGE_M3
+    assert cost.architecture_of("owner/base", dim=768) == cost.Architecture(12, 768, 3072)
+    assert cost.architecture_of("minilm", dim=384) == cost.MINILM
 
 
 def test_a_million_bge_m3_vectors_take_what_was_measured() -> None:

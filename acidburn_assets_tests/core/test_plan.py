@@ -1,7 +1,7 @@
 """A plan says what a dataset holds from a small sample, and refuses what a person must mend."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from acidburn_assets.core import cost, plan
 from acidburn_assets.core.chunks import Sizes, Tally
-from acidburn_assets.core.datasets import Dataset, Filters
+from acidburn_assets.core.datasets import ChunkSizes, Dataset, Filters
+from acidburn_assets.core.documents import Document
+from acidburn_assets.core.embeddings import ModelCard
 from acidburn_assets.core.errors import BudgetError, SourceError
 from acidburn_assets.core.plan import Measured, Plan
 from acidburn_assets.core.shards import Unit
@@ -66,7 +68,6 @@ def make_plan(
         units=units,
         measured=measured,
         model="minilm",
-        architecture=cost.MINILM,
         dim=384,
         sizes=Sizes(254, 25),
         chunker="c0ffee",
@@ -298,3 +299,99 @@ def test_a_repeated_id_is_found_wherever_it_stands(ids: list[str]) -> None:
         with pytest.raises(SourceError) as raised:
             plan.check_ids(enumerate(ids), dataset="books")
         assert f"repeats ids {len(repeats)} times" in str(raised.value)
+
+
+class LetterTokenizer:
+    """One token for each character that is not blank."""
+
+    name = "letters"
+    fingerprint = "abc"
+    max_tokens = 100
+
+    def spans(self, text: str) -> np.ndarray:
+        starts = np.array([i for i, char in enumerate(text) if not char.isspace()], dtype=np.int64)
+        return np.column_stack([starts, starts + 1])
+
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([len("".join(text.split())) for text in texts], dtype=np.int64)
+
+
+class ListSource:
+    """Documents of a list, so many rows to a unit."""
+
+    def __init__(
+        self, texts: Sequence[str], *, rows_per_unit: int, ids: Sequence[str] | None = None
+    ) -> None:
+        self._documents = [
+            Document(row, ids[row] if ids else str(row), "", text) for row, text in enumerate(texts)
+        ]
+        self._ids = ids
+        blocks = [texts[row : row + rows_per_unit] for row in range(0, len(texts), rows_per_unit)]
+        self._units = make_units(*[(len(block), len("".join(block))) for block in blocks])
+        self.n_read = 0
+
+    def revision(self) -> str:
+        return "r7"
+
+    def units(self) -> list[Unit]:
+        return self._units
+
+    def read(self, units: Sequence[Unit]) -> Iterator[Document]:
+        for unit in units:
+            self.n_read += unit.n_rows
+            yield from self._documents[unit.first_row : unit.first_row + unit.n_rows]
+
+    def ids(self) -> Iterator[tuple[int, str]] | None:
+        return enumerate(self._ids) if self._ids else None
+
+
+CARD = ModelCard(
+    name="letters",
+    revision="",
+    dim=8,
+    max_tokens=100,
+    pooling="mean",
+    weights_sha256="aa",
+    tokenizer_sha256="bb",
+)
+
+
+def plan_of(source: ListSource, **fields: object) -> Plan:
+    return plan.plan_dataset(make_dataset(**fields), source, tokenizer=LetterTokenizer(), card=CARD)
+
+
+def test_a_small_dataset_is_planned_exactly() -> None:
+    source = ListSource(["word " * 20, "", "word " * 60], rows_per_unit=2)
+    planned = plan_of(source, chunk=ChunkSizes(overlap_tokens=0))
+    assert (planned.revision, planned.model, planned.dim) == ("r7", "letters", 8)
+    assert (planned.target_tokens, planned.overlap_tokens) == (100, 0)
+    assert planned.n_documents == 3
+    assert planned.sample.skipped == {"empty": 1}
+    assert planned.sample.n_tokens == planned.estimate.n_tokens == 320
+    assert planned.sample.n_chunks == planned.estimate.n_chunks == 4
+    assert [shard.n_rows for shard in planned.shards] == [3]
+
+
+def test_of_a_large_dataset_a_sample_is_read() -> None:
+    source = ListSource(["word " * 60] * 20_000, rows_per_unit=100)
+    planned = plan_of(source, chunk=ChunkSizes(overlap_tokens=0), chunks_per_shard=6000)
+    assert source.n_read == planned.sample.n_documents == 400
+    assert planned.estimate.n_chunks == 60_000
+    assert [shard.n_rows for shard in planned.shards] == [2000] * 10
+
+
+def test_ids_are_checked_as_far_as_rows_are_planned() -> None:
+    source = ListSource(["words"] * 4, rows_per_unit=2, ids=["a", "", "b", "a"])
+    planned = plan_of(source, filters=Filters(max_documents=3))
+    assert planned.n_documents == 3
+    assert planned.n_missing_ids == 1
+    assert planned.sample.skipped == {"bad_id": 1}
+    with pytest.raises(SourceError, match="'a' in rows 0 and 3"):
+        plan_of(source)
+
+
+def test_a_dataset_of_no_rows_is_refused_before_anything_is_read() -> None:
+    source = ListSource([], rows_per_unit=2)
+    with pytest.raises(SourceError, match="has no row"):
+        plan_of(source)
+    assert source.n_read == 0

@@ -8,6 +8,7 @@ Source: measured, pgvector 0.8.5.
 
 import queue
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ class Hits(NamedTuple):
 class PassageSearch:
     """Searches one pool; may be used by several threads, each call on a connection of its own.
 
-    Connections are kept for the next call: opening one takes longer than a search.
+    Connections are kept for the next call, since opening one takes longer than a search; they
+    end with this object.
     """
 
     def __init__(self, postgres: Postgres, pool: str, *, timeout_seconds: float = 60) -> None:
@@ -107,6 +109,7 @@ class PassageSearch:
         self._pool = pool
         self._timeout_seconds = timeout_seconds
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        weakref.finalize(self, _close_all, self._idle)
 
     def inside(self, vector: np.ndarray, clusters: Sequence[int], *, limit: int) -> Hits:
         """The nearest passages of some clusters.
@@ -135,8 +138,7 @@ class PassageSearch:
 
     def close(self) -> None:
         """Closes the connections that are kept."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        _close_all(self._idle)
 
     def _search(
         self, statement: str, vector: np.ndarray, limit: int, arguments: Mapping[str, Any]
@@ -180,3 +182,8 @@ class PassageSearch:
             connection = self._postgres.open()
             connection.read_only = True
             return connection, False
+
+
+def _close_all(idle: queue.SimpleQueue[Connection]) -> None:
+    while not idle.empty():
+        idle.get().close()

@@ -1,0 +1,221 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acidburn_assets.core import embeddings, schemas
+from acidburn_assets.core.embeddings import Encoded, ModelCard, Tally
+from acidburn_assets.core.errors import ModelError, SchemaError
+
+CARD = ModelCard(
+    name="owner/model",
+    revision="abc",
+    dim=384,
+    max_tokens=254,
+    pooling="mean",
+    weights_sha256="1" * 64,
+    tokenizer_sha256="2" * 64,
+)
+
+
+def unit_vectors(n_rows: int, dim: int, *, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n_rows, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def ids(n_rows: int) -> pa.Array:
+    return pa.array([row.to_bytes(16) for row in range(n_rows)], type=schemas.CHUNK_ID)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": 385},
+        {"max_tokens": 255},
+        {"pooling": "cls"},
+        {"weights_sha256": "3" * 64},
+        {"tokenizer_sha256": "3" * 64},
+        {"query_prompt": "query: "},
+        {"document_prompt": "passage: "},
+        {"encoder_version": embeddings.ENCODER_VERSION + 1},
+    ],
+    ids=str,
+)
+def test_whatever_moves_vectors_changes_the_fingerprint(change: dict[str, object]) -> None:
+    assert CARD.model_copy(update=change).fingerprint != CARD.fingerprint
+
+
+def test_a_model_under_another_name_is_the_same_model() -> None:
+    renamed = CARD.model_copy(update={"name": "folder", "revision": ""})
+    assert renamed.fingerprint == CARD.fingerprint
+
+
+def test_a_prompt_for_queries_is_not_one_for_documents() -> None:
+    of_queries = CARD.model_copy(update={"query_prompt": "x"})
+    of_documents = CARD.model_copy(update={"document_prompt": "x"})
+    assert of_queries.fingerprint != of_documents.fingerprint
+
+
+def test_a_card_keeps_its_fingerprint_when_written_and_read() -> None:
+    read = ModelCard.from_bytes(CARD.to_bytes(), key="card")
+    assert read == CARD
+    # pinned: another value would make every stored corpus look like another model's
+    assert read.fingerprint == CARD.fingerprint == "edd065ea2f743fd2"
+
+
+def test_tally_adds_up_what_was_encoded() -> None:
+    tally = Tally()
+    assert (tally.rows_per_second, tally.tokens_per_second) == (0, 0)
+    tally.add(Encoded(unit_vectors(3, 4), n_tokens=30, n_truncated=0, seconds=0.5))
+    tally.add(Encoded(unit_vectors(1, 4), n_tokens=10, n_truncated=0, seconds=1.5))
+    assert tally == Tally(n_rows=4, n_tokens=40, n_truncated=0, seconds=2.0)
+    assert (tally.rows_per_second, tally.tokens_per_second) == (2, 20)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "batch_tokens", "batches"),
+    [
+        ([], 10, []),
+        ([5], 10, [[0]]),
+        ([5, 5], 10, [[0, 1]]),
+        ([5, 5, 5], 10, [[0, 1], [2]]),
+        ([3, 9, 3, 3], 10, [[1], [0, 2, 3]]),
+        ([25, 4, 4], 10, [[0], [1, 2]]),  # longer than a batch may be: alone
+        ([0, 0, 0], 2, [[0, 1], [2]]),  # an empty text still costs a row
+    ],
+)
+def test_batches_hold_texts_of_like_length_within_the_budget(
+    n_tokens: list[int], batch_tokens: int, batches: list[list[int]]
+) -> None:
+    planned = embeddings.plan_batches(np.array(n_tokens, dtype=np.int64), batch_tokens=batch_tokens)
+    assert [batch.tolist() for batch in planned] == batches
+
+
+@given(st.lists(st.integers(0, 300), max_size=80), st.integers(1, 1000))
+def test_every_text_is_in_one_batch_that_fits(n_tokens: list[int], batch_tokens: int) -> None:
+    lengths = np.array(n_tokens, dtype=np.int64)
+    batches = embeddings.plan_batches(lengths, batch_tokens=batch_tokens)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(n_tokens)))
+    assert all(
+        len(batch) == 1 or len(batch) * lengths[batch].max() <= batch_tokens for batch in batches
+    )
+    in_order = [lengths[row] for batch in batches for row in batch]
+    assert in_order == sorted(in_order, reverse=True)
+
+
+def test_stored_values_are_those_of_fp16() -> None:
+    vectors = unit_vectors(50, 384)
+    stored = embeddings.to_storage(vectors)
+    assert stored.type == schemas.vector_type(384)
+    values = embeddings.matrix(stored)
+    assert (values == values.astype(np.float16)).all()
+    assert np.abs(values - vectors).max() < 2.0**-11 * np.abs(vectors).max() * 1.001
+    cosines = (values * vectors).sum(axis=1) / np.linalg.norm(values, axis=1)
+    assert np.abs(cosines - 1).max() < 1e-6
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_every_unit_vector_can_be_stored(dim: int, seed: int) -> None:
+    assert len(embeddings.to_storage(unit_vectors(3, dim, seed=seed))) == 3
+
+
+def test_stored_twice_is_stored_once() -> None:
+    once = embeddings.to_storage(unit_vectors(5, 8))
+    assert embeddings.to_storage(embeddings.matrix(once)) == once
+
+
+@pytest.mark.parametrize(
+    ("value", "length"), [(np.nan, "nan"), (np.inf, "inf"), (70000.0, "inf"), (0.9, r"1\.3")]
+)
+def test_a_vector_that_is_not_of_unit_length_is_refused_by_row(value: float, length: str) -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[2, 0] = value
+    with pytest.raises(ModelError, match=f"1 of 4 vectors .* row 2 has length {length}"):
+        embeddings.to_storage(vectors)
+
+
+def test_a_zero_vector_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"row 1 has length 0\.0000"):
+        embeddings.to_storage(np.array([[1, 0], [0, 0]], dtype=np.float32))
+
+
+def test_a_batch_of_rows_has_the_table_s_schema() -> None:
+    batch = embeddings.record_batch(ids(3), unit_vectors(3, 8))
+    assert batch.schema == schemas.embeddings(8)
+    assert embeddings.record_batch(ids(0), unit_vectors(0, 8)).num_rows == 0
+
+
+def test_a_table_survives_parquet_in_its_canonical_encoding() -> None:
+    batch = embeddings.record_batch(ids(100), unit_vectors(100, 16))
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_batches([batch]),
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding=embeddings.COLUMN_ENCODING,
+    )
+    file = pq.ParquetFile(sink)
+    vectors = file.metadata.row_group(0).column(1)
+    assert vectors.path_in_schema == "embedding.list.element"
+    assert "BYTE_STREAM_SPLIT" in vectors.encodings
+    read = file.read()
+    assert read.schema == schemas.embeddings(16)
+    assert (embeddings.matrix(read["embedding"]) == embeddings.matrix(batch["embedding"])).all()
+    assert (embeddings.id_matrix(read["chunk_id"])[:, 15] == np.arange(100)).all()
+
+
+def test_a_matrix_is_a_view_of_the_column() -> None:
+    column = embeddings.to_storage(unit_vectors(6, 8))
+    whole = embeddings.matrix(column)
+    part = embeddings.matrix(column.slice(2, 3))
+    assert part.shape == (3, 8)
+    assert (part == whole[2:5]).all()
+    assert np.shares_memory(part, whole)
+
+
+def test_a_matrix_of_several_pieces_is_put_together() -> None:
+    column = embeddings.to_storage(unit_vectors(6, 8))
+    pieces = pa.chunked_array([column.slice(4, 2), column.slice(0, 3)])
+    expected = embeddings.matrix(column)[[4, 5, 0, 1, 2]]
+    assert (embeddings.matrix(pieces) == expected).all()
+    one = embeddings.matrix(pa.chunked_array([column]))
+    assert np.shares_memory(one, embeddings.matrix(column))
+
+
+def test_an_empty_column_is_an_empty_matrix() -> None:
+    no_vector = embeddings.to_storage(unit_vectors(0, 8))
+    assert embeddings.matrix(no_vector).shape == (0, 8)
+    assert embeddings.matrix(pa.chunked_array([], type=no_vector.type)).shape == (0, 8)
+    assert embeddings.id_matrix(ids(0)).shape == (0, 16)
+    assert embeddings.id_matrix(pa.chunked_array([], type=schemas.CHUNK_ID)).shape == (0, 16)
+
+
+def test_ids_of_a_slice_are_its_own() -> None:
+    part = embeddings.id_matrix(ids(6).slice(2, 3))
+    assert [bytes(row) for row in part] == [row.to_bytes(16) for row in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("column", "match"),
+    [
+        (pa.array([[1.0]], type=pa.list_(pa.float64(), 1)), "of float32, not"),
+        (pa.array([[1.0]], type=pa.list_(pa.float32())), "fixed-size lists"),
+        (pa.array([[1.0], None], type=pa.list_(pa.float32(), 1)), "1 nulls"),
+        (pa.array([[1.0], [None]], type=pa.list_(pa.float32(), 1)), "1 nulls"),
+    ],
+)
+def test_what_is_no_column_of_vectors_is_refused(column: pa.Array, match: str) -> None:
+    with pytest.raises(SchemaError, match=match):
+        embeddings.matrix(column)
+
+
+def test_what_is_no_column_of_ids_is_refused() -> None:
+    with pytest.raises(SchemaError, match="must be fixed_size_binary"):
+        embeddings.id_matrix(pa.array(["a"]))
+    with pytest.raises(SchemaError, match="1 nulls"):
+        embeddings.id_matrix(pa.array([None], type=schemas.CHUNK_ID))
