@@ -18,7 +18,7 @@ from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import Dataset, Pool
-from acidburn_assets.core.labels import Heuristic, describe, members_wanted
+from acidburn_assets.core.labels import Heuristic, describe, describe_groups, members_wanted
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.io_managers.pools import ClusterTexts, PoolTables
@@ -139,10 +139,7 @@ def _groups(model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts) -> li
     for cluster, group in enumerate(model.parents.tolist()):
         clusters[group].append(cluster)
     centres = np.stack([vectors[clusters[group]].mean(axis=0) for group in sorted(clusters)])
-    labels = describe(
-        {group: texts.of(members) for group, members in clusters.items()},
-        mapping.nearest_clusters(centres),
-    )
+    labels = describe_groups(texts.samples(), clusters, mapping.nearest_clusters(centres))
     return [
         mapping.Group(
             group_id=group,
@@ -168,7 +165,7 @@ def _ask(
     requests = []
     for cluster in sorted(vectors, key=lambda one: (-len(texts.members[one]), one)):
         picked = mapping.pick_exemplars(vectors[cluster], centroids[cluster])
-        members = texts.of([cluster]).members
+        members = texts.of(cluster).members
         requests.append(
             LabelRequest(
                 cluster_id=cluster,

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import dagster as dg
@@ -76,11 +76,11 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{encoded})")
 
 
-def table(rows: list[dict[str, str | int | float | bool | None]]) -> dg.TableMetadataValue:
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Rows that the UI shows as a table; an empty list gives an empty table with no columns."""
     columns = [dg.TableColumn(name) for name in (rows[0] if rows else {})]
     return dg.MetadataValue.table(
-        [dg.TableRecord(row) for row in rows], schema=dg.TableSchema(columns)
+        [dg.TableRecord(dict(row)) for row in rows], schema=dg.TableSchema(columns)
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import click
 import dagster as dg
@@ -268,11 +269,11 @@ class Auditor:
                     yield name, shard, chunks.filter(condition(chunks))
 
     def _chunk_trails(
-        self, dataset: str, shard: str, rows: list[dict[str, object]]
+        self, dataset: str, shard: str, rows: list[dict[str, Any]]
     ) -> tuple[ChunkTrail, ...]:
         pool = self.settings.registry.dataset(dataset).pool
         key = dg.AssetKey([dataset, "assignments"])
-        placed: dict[bytes, dict[str, object]] = {}
+        placed: dict[bytes, dict[str, Any]] = {}
         cards: Mapping[int, Card] = {}
         if pool is not None and shard in versions.latest_shards(self.instance, key):
             wanted = {row["chunk_id"] for row in rows}

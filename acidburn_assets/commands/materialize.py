@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import click
 import dagster as dg
@@ -126,7 +127,7 @@ def materialize(
     return outcome
 
 
-def _select(graph: versions.AssetGraph, registry: Registry, target: str) -> list[dg.AssetKey]:
+def _select(graph: Any, registry: Registry, target: str) -> list[dg.AssetKey]:
     """Keys to look at, parents first."""
     ordered = [key for key in graph.toposorted_asset_keys if graph.get(key).is_materializable]
     if target == "all":

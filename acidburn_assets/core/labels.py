@@ -29,7 +29,7 @@ MIN_SUMMARY_CHARS, MAX_SUMMARY_CHARS = 20, 240
 MEMBER_CHARS = 1_200
 """Characters of a member that are read: with 200 members of 300 clusters, 72 MB of text at most.
 Chosen: the first paragraphs of a passage say what it is about."""
-MEDOID_CHARS = 4_000
+MEDOID_CHARS = 2_000
 """Characters of a medoid in which a sentence is looked for. Chosen."""
 
 _CANDIDATES = 80  # terms of a cluster that are looked at closely
@@ -181,8 +181,12 @@ class _Stream(NamedTuple):
     """The words of one cluster's texts; a break ends each text."""
 
     words: np.ndarray  # (n,) int32: numbers in the lexicon
-    texts: np.ndarray  # (n,) int32: which text a word is of
+    lengths: np.ndarray  # (n_texts,) int32: words of each text, its break included
     documents: np.ndarray  # (n_texts,) int32: which document a text is of
+
+    def texts(self) -> np.ndarray:
+        """Which text each word is of. (n,) int64."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
 
 class _Words(NamedTuple):
@@ -228,7 +232,7 @@ class _Lexicon:
             documents.setdefault(passage.doc_id, len(documents))
         return _Stream(
             np.array(words, np.int32),
-            np.repeat(np.arange(len(passages), dtype=np.int32), lengths),
+            np.array(lengths, np.int32),
             np.array([documents[passage.doc_id] for passage in passages], np.int32),
         )
 
@@ -350,7 +354,7 @@ def _count(stream: _Stream, words: _Words) -> _Terms:
     """
     found = [_ngrams(stream, words, n) for n in (1, 2, 3)]
     codes, term = np.unique(np.concatenate([code for code, _ in found]), return_inverse=True)
-    text = stream.texts[np.concatenate([start for _, start in found])]
+    text = stream.texts()[np.concatenate([start for _, start in found])]
     n_texts = max(1, len(stream.documents))
     n_documents = int(stream.documents.max(initial=0)) + 1
 
@@ -679,13 +683,14 @@ def _central(
     if not sentences:
         return None
     gains = np.zeros(len(sentences))
+    sentence_of = stream.texts()
     if len(scores):
         for n in (1, 2, 3):
             codes, starts = _ngrams(stream, words, n)
             place = np.minimum(np.searchsorted(terms.codes, codes), len(scores) - 1)
             is_known = terms.codes[place] == codes
             pairs = np.unique(
-                np.stack([stream.texts[starts][is_known], place[is_known]]), axis=1
+                np.stack([sentence_of[starts][is_known], place[is_known]]), axis=1
             )  # a word said twice counts once
             gains += np.bincount(pairs[0], scores[pairs[1]], len(sentences))
     n_chars = np.array([len(sentence.text) for sentence in sentences])

@@ -1,8 +1,14 @@
 """Which clusters a question belongs to.
 
-Three rankings of all clusters are fused: the question's cosine to the centroid, to the best of the
-medoids, and the words it shares with title and keywords. The same question always gets the same
-route. Searching inside the clusters is the work of whoever asked.
+A cluster's score is a sum of three: the question's cosine to the centroid, to the best of the
+medoids, and the share of its words that are in title and keywords. The same question always gets
+the same route. Searching inside the clusters is the work of whoever asked.
+
+Scores are added, not ranks. Reciprocal rank fusion of the same three was tried first and is worse
+than the centroid alone: a cluster that shares one stray word gets as much as the nearest one.
+nDCG@10 as a share of a full scan's at 4 % of the corpus scanned: reciprocal ranks .706, centroid
+alone .786, this sum .790; at 2 %: .597, .669, .699.
+Source: measured, 7,882 passages of docstrings in 120 clusters, 800 known-item questions.
 """
 
 import math
@@ -15,18 +21,15 @@ import numpy as np
 
 from acidburn_assets.core.records import Record
 
-RRF_K = 60
-"""Source: Cormack, Clarke, Büttcher, Reciprocal rank fusion outperforms Condorcet and individual
-rank learning methods, SIGIR 2009."""
+MEDOID_WEIGHT = 0.5
+"""Against 1 for the centroid. Source: as above; 0 and 1 are up to .016 worse, never .003 better."""
 
-_BM25_K1 = 1.2
-"""Saturation of repeated words. Source: Robertson, Zaragoza, The probabilistic relevance
-framework: BM25 and beyond, 2009 (1.2 to 2 in practice)."""
-
-_TITLE_WEIGHT = 2
-"""A word of the title counts as often. Chosen, not measured."""
+LEXICAL_WEIGHT = 0.2
+"""Of the share of words in common, in units of cosine. Source: as above; 0.1 and 0.4 differ by
+less than .015 either way."""
 
 _WORD = re.compile(r"[^\W_]+")
+_NOWHERE = np.empty(0, np.int64)
 
 
 class Cluster(NamedTuple):
@@ -41,19 +44,19 @@ class ClusterScore(Record):
     """How near a cluster is to the question."""
 
     cluster_id: int
-    fused: float  # what the order is by
+    score: float  # what the order is by
     centroid: float  # cosine
     medoid: float | None  # cosine of the best; None for a cluster without medoids
-    lexical: float  # BM25 over title and keywords; 0: no word in common
+    lexical: float  # weighted share of the question's words that title and keywords have
 
 
 class Route(NamedTuple):
     """All clusters of a pool, best first."""
 
     cluster_ids: np.ndarray  # (k,) int64
-    fused: np.ndarray  # (k,) float64, falling
+    score: np.ndarray  # (k,) float64, falling
     centroid: np.ndarray  # (k,) float32
-    medoid: np.ndarray  # (k,) float32, -inf without medoids
+    medoid: np.ndarray  # (k,) float32, NaN without medoids
     lexical: np.ndarray  # (k,) float64
 
     def best(self, n_clusters: int) -> list[int]:
@@ -66,9 +69,9 @@ class Route(NamedTuple):
         return tuple(
             ClusterScore(
                 cluster_id=int(self.cluster_ids[index]),
-                fused=float(self.fused[index]),
+                score=float(self.score[index]),
                 centroid=float(self.centroid[index]),
-                medoid=float(self.medoid[index]) if np.isfinite(self.medoid[index]) else None,
+                medoid=None if np.isnan(self.medoid[index]) else float(self.medoid[index]),
                 lexical=float(self.lexical[index]),
             )
             for index in range(min(n_clusters, len(self.cluster_ids)))
@@ -98,24 +101,24 @@ class Router:
         self._centroids = centroids
         self._medoids = medoids
         self._medoid_owners = medoid_owners
-        self._postings = _index_words(clusters)
+        self._clusters_of = _index_words(clusters)
 
     def route(self, vector: np.ndarray, question: str) -> Route:
-        """Ranks all clusters.
+        """Ranks all clusters; of equals the first in the map comes first.
 
         Args:
             vector: of the question, unit length, float32  # (dim,)
             question: its text.
         """
         centroid = self._centroids @ vector  # (k,)
-        medoid = np.full(len(self._ids), -np.inf, np.float32)
-        np.maximum.at(medoid, self._medoid_owners, self._medoids @ vector)
+        medoid = np.full(len(self._ids), np.nan, np.float32)
+        np.fmax.at(medoid, self._medoid_owners, self._medoids @ vector)
         lexical = self._lexical(question)
-        fused = _reciprocal_ranks(centroid) + _reciprocal_ranks(medoid)
-        # a cluster that shares no word has no rank by words, rather than an arbitrary one
-        fused += np.where(lexical > 0, _reciprocal_ranks(lexical), 0)
-        order = np.argsort(-fused, kind="stable")
-        return Route(self._ids[order], fused[order], centroid[order], medoid[order], lexical[order])
+        # the centroid speaks for medoids that are not there: else their clusters would come last
+        nearest = np.where(np.isnan(medoid), centroid, medoid).astype(np.float64)
+        score = centroid + MEDOID_WEIGHT * nearest + LEXICAL_WEIGHT * lexical
+        order = np.argsort(-score, kind="stable")
+        return Route(self._ids[order], score[order], centroid[order], medoid[order], lexical[order])
 
     def by_centroid(self, vector: np.ndarray) -> list[int]:
         """Ids of all clusters by centroid alone: how an inverted file (IVF) chooses.
@@ -127,12 +130,16 @@ class Router:
         return ids
 
     def _lexical(self, question: str) -> np.ndarray:
-        scores = np.zeros(len(self._ids))
+        """Share of the question's words that a cluster has, weighted by inverse document
+        frequency; a word that no cluster has counts as the rarest  # (k,)."""
+        found = np.zeros(len(self._ids))
+        total = 0.0
         for word in sorted(set(words(question))):
-            if word in self._postings:
-                positions, weights = self._postings[word]
-                scores[positions] += weights
-        return scores
+            positions = self._clusters_of.get(word, _NOWHERE)
+            weight = _idf(len(positions), len(self._ids))
+            found[positions] += weight
+            total += weight
+        return found / total if total else found
 
 
 def words(text: str) -> list[str]:
@@ -141,29 +148,16 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _index_words(clusters: Sequence[Cluster]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each word, the clusters that have it and its BM25 weight in each.
-
-    Without length normalisation: labels are about as long as one another, and a cluster is not
-    less about a word for having more keywords.
-    """
-    counts: defaultdict[str, dict[int, int]] = defaultdict(dict)
+def _index_words(clusters: Sequence[Cluster]) -> dict[str, np.ndarray]:
+    """Positions of the clusters that have a word in title or keywords."""
+    positions: defaultdict[str, list[int]] = defaultdict(list)
     for position, cluster in enumerate(clusters):
-        weighted = [(cluster.title, _TITLE_WEIGHT), *((word, 1) for word in cluster.keywords)]
-        for text, weight in weighted:
-            for word in words(text):
-                counts[word][position] = counts[word].get(position, 0) + weight
-    postings = {}
-    for word, found in counts.items():
-        idf = math.log(1 + (len(clusters) - len(found) + 0.5) / (len(found) + 0.5))
-        frequency = np.array(list(found.values()), np.float64)
-        weights = idf * frequency * (_BM25_K1 + 1) / (frequency + _BM25_K1)
-        postings[word] = (np.array(list(found), np.int64), weights)
-    return postings
+        for word in set(words(" ".join([cluster.title, *cluster.keywords]))):
+            positions[word].append(position)
+    return {word: np.array(found, np.int64) for word, found in positions.items()}
 
 
-def _reciprocal_ranks(scores: np.ndarray) -> np.ndarray:
-    """1 / (RRF_K + rank) by falling score, rank 1 first; of equals the first in the array."""
-    ranks = np.empty(len(scores), np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return 1 / (RRF_K + ranks)
+def _idf(n_having: int, n_clusters: int) -> float:
+    """Never negative. Source: Robertson, Zaragoza, The probabilistic relevance framework: BM25 and
+    beyond, 2009, in Lucene's form."""
+    return math.log(1 + (n_clusters - n_having + 0.5) / (n_having + 0.5))

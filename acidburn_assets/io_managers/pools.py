@@ -210,13 +210,13 @@ class ClusterTexts:
 
     def samples(self) -> dict[int, ClusterSample]:
         """Texts of every cluster; empty ones included."""
-        return {cluster: self.of([cluster]) for cluster in range(self.n_clusters)}
+        return {cluster: self.of(cluster) for cluster in range(self.n_clusters)}
 
-    def of(self, clusters: Sequence[int]) -> ClusterSample:
-        """Texts of several clusters together."""
+    def of(self, cluster: int) -> ClusterSample:
+        """Texts of one cluster."""
         return ClusterSample(
-            members=[p for cluster in clusters for p in self._texts(self.members.get(cluster, ()))],
-            medoids=[p for cluster in clusters for p in self._texts(self.medoids[cluster])],
+            members=self._texts(self.members.get(cluster, ())),
+            medoids=self._texts(self.medoids[cluster]),
         )
 
     def datasets_of_medoids(self, cluster: int) -> tuple[str, ...]:

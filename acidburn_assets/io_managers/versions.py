@@ -31,8 +31,6 @@ MISSING_VERSION = "missing"
 class AssetGraph(Protocol):
     """What we need of Dagster's asset graph, in a run or outside one."""
 
-    @property
-    def toposorted_asset_keys(self) -> Any: ...
     def get(self, asset_key: dg.AssetKey) -> Any: ...
     def has(self, asset_key: dg.AssetKey) -> bool: ...
 
@@ -108,10 +106,9 @@ def current_versions(
                 parent_node.partitions_def.get_partition_keys(dynamic_partitions_store=instance),
             )
             continue
+        # not by `parent_node.is_external`: in a run, whatever was not selected looks external
         record = instance.get_latest_data_version_record(
-            parent,
-            is_source=parent_node.is_external,
-            partition_key=partition if parent_node.is_partitioned else None,
+            parent, partition_key=partition if parent_node.is_partitioned else None
         )
         version = extract_data_version_from_entry(record.event_log_entry) if record else None
         inputs[parent] = version.value if version else MISSING_VERSION

@@ -59,7 +59,7 @@ class RoutedCluster(Record):
 
     cluster_id: int
     title: str
-    fused: float
+    score: float
     centroid: float
     medoid: float | None
     lexical: float

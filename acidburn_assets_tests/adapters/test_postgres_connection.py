@@ -1,13 +1,16 @@
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
+from acidburn_assets.adapters.embedded_postgres import EmbeddedPostgres
 from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, load_state, migrate
 from acidburn_assets.core.errors import (
     AcidburnError,
@@ -15,7 +18,7 @@ from acidburn_assets.core.errors import (
     DatabaseError,
     DatabaseUnavailable,
 )
-from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
+from acidburn_assets_tests.postgres_server import database, dsn, postgres_server, server_folder
 
 __all__ = ["database", "dsn", "postgres_server"]
 
@@ -77,8 +80,45 @@ def test_supabase_host_names_the_user_of_its_pooler() -> None:
     assert "SUPABASE_USER=postgres.abcdefghijklmnop" in str(error)
 
 
-def test_wrong_password_names_user_and_host_only() -> None:
-    """As psycopg reports it; the server of the tests asks for no password."""
+PASSWORD = "p@/#?:w %'é\\"
+
+
+@pytest.fixture
+def guarded(postgres_server: EmbeddedPostgres) -> Iterator[dict[str, object]]:
+    """Parts of a conninfo for a user that the server asks for a password."""
+    rules = server_folder() / "cluster" / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f"local all guarded scram-sha-256\n{before}")
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create role guarded login password {}").format(sql.Literal(PASSWORD))
+        )
+        connection.execute("select pg_reload_conf()")
+    yield {
+        "host": str(server_folder() / "cluster"),
+        "port": 5432,
+        "user": "guarded",
+        "sslmode": "prefer",
+    }
+    rules.write_text(before)
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute("drop role guarded")
+        connection.execute("select pg_reload_conf()")
+
+
+def test_password_of_special_characters_opens_the_door(guarded: dict[str, object]) -> None:
+    """Such passwords broke connection strings that were formatted."""
+    with Postgres(from_parts(PASSWORD, **guarded)).connect(purpose="asking") as connection:
+        assert connection.execute("select current_user").fetchone() == ("guarded",)
+
+
+def test_wrong_password_names_user_and_host_only(guarded: dict[str, object]) -> None:
+    with pytest.raises(DatabaseError, match=r"does not accept the password of 'guarded'") as caught:
+        Postgres(from_parts("wrong-pa55", **guarded)).open()
+    assert "wrong-pa55" not in str(caught.value)
+
+
+def test_wrong_password_at_the_pooler_names_its_form_of_user() -> None:
     postgres = Postgres(from_parts(host="aws-0-eu.pooler.supabase.com", port=5432))
     error = postgres._explain(
         psycopg.OperationalError('FATAL:  password authentication failed for user "postgres"')

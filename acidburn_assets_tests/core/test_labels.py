@@ -30,8 +30,8 @@ _FRAMES = (
 )
 
 
-def passage(text: str, *, chunk_id: str = "", doc_id: str = "") -> Passage:
-    name = f"{abs(hash(text)) % 16**8:032x}" if not chunk_id else chunk_id.rjust(32, "0")
+def passage(text: str, *, chunk_id: str, doc_id: str = "") -> Passage:
+    name = chunk_id.rjust(32, "0")
     return Passage(name, doc_id or name, text)
 
 
@@ -113,7 +113,7 @@ def test_a_phrase_does_not_end_in_a_participle() -> None:
 
 def test_a_word_that_few_members_use_is_no_keyword() -> None:
     texts = ["A mask.", *["A mask for rare zebras."] * 2, *["Masks."] * 97]
-    assert describe({0: sample_of(texts)}, {})[0].keywords == ("Mask",)
+    assert describe({0: sample_of(texts)}, {})[0].keywords == ("Masks",)
 
 
 @pytest.mark.parametrize("junk", ["1987", "x", "12.5", "lllll", "tbrghl", "https://a.example/mask"])
@@ -205,9 +205,9 @@ def test_a_summary_does_not_end_at_an_abbreviation() -> None:
 
 
 def test_a_summary_stands_without_the_sentence_before_it() -> None:
-    text = "A masked array hides masked values. It hides masked values of a masked array, too."
+    text = "A masked array hides values. It is a masked array."
     label = describe({0: sample_of(["A masked array."] * 5, medoids=[text])}, {})[0]
-    assert label.summary == "A masked array hides masked values."
+    assert label.summary == "A masked array hides values."
 
 
 def test_a_text_without_capitals_has_sentences_too() -> None:
@@ -238,7 +238,7 @@ def test_the_order_of_members_changes_nothing(topics: dict[int, ClusterSample]) 
 
 def test_the_order_of_members_does_not_break_ties() -> None:
     names = [f"{one}a{two}e{three}" for one in "bdfgk" for two in "lmnpr" for three in "stvwz"]
-    texts = [", ".join(names[start:] + names[:start]) for start in range(0, 125, 40)]
+    texts = [", ".join(names[start:] + names[:start]) for start in (0, 50)]
     sample = sample_of(texts)
     turned = ClusterSample(sample.members[::-1], sample.medoids)
     assert describe({0: turned}, {}) == describe({0: sample}, {})

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from acidburn_assets.core import routing
-from acidburn_assets.core.routing import RRF_K, Cluster, Router
+from acidburn_assets.core.routing import LEXICAL_WEIGHT, MEDOID_WEIGHT, Cluster, Router
 
 EYE = np.eye(4, dtype=np.float32)
 CLUSTERS = [
@@ -34,7 +34,7 @@ def test_nearest_centroid_comes_first_without_words_in_common() -> None:
 def test_words_in_common_lift_a_cluster() -> None:
     vector = toward(0.4, 0.5, 0.45, 0.1)
     assert make_router().route(vector, "zzz").best(1) == [11]
-    assert make_router().route(vector, "which YEAST for bread?").best(1) == [10]
+    assert make_router().route(vector, "YEAST, bread?").best(1) == [10]
 
 
 def test_rare_word_weighs_more_than_a_common_one() -> None:
@@ -44,14 +44,10 @@ def test_rare_word_weighs_more_than_a_common_one() -> None:
     assert lexical[11] == lexical[12] == 0
 
 
-def test_word_of_the_title_weighs_more_than_a_keyword() -> None:
-    clusters = [Cluster(0, "apple", ["pear"]), Cluster(1, "pear", ["apple"])]
-    router = Router(
-        clusters, centroids=EYE[:2], medoids=EYE[:0], medoid_owners=np.empty(0, np.int64)
-    )
-    best, second = router.route(toward(1, 1, 0, 0), "apple").explain(2)
-    assert (best.cluster_id, second.cluster_id) == (0, 1)
-    assert best.lexical > second.lexical
+def test_stray_word_does_not_outweigh_the_nearest_cluster() -> None:
+    """Adding reciprocal ranks gave a cluster with one word in common as much as the nearest."""
+    question = "the ocean and its harbours, ships, sailors, storms and sunken treasures"
+    assert make_router().route(toward(0.95, 0.1, 0.2, 0.1), question).best(1) == [10]
 
 
 def test_best_medoid_counts_and_not_the_mean() -> None:
@@ -64,11 +60,22 @@ def test_best_medoid_counts_and_not_the_mean() -> None:
     assert scores[12].medoid is None
 
 
-def test_fused_score_is_the_sum_of_reciprocal_ranks() -> None:
+def test_score_is_the_weighted_sum() -> None:
     best = make_router().route(toward(0, 0, 1, 0), "ocean").explain(1)[0]
     assert best.cluster_id == 12
-    assert best.fused == pytest.approx(3 / (RRF_K + 1))
-    assert (best.centroid, best.medoid) == (pytest.approx(1), pytest.approx(1))
+    assert (best.centroid, best.medoid, best.lexical) == pytest.approx((1, 1, 1))
+    assert best.score == pytest.approx(1 + MEDOID_WEIGHT + LEXICAL_WEIGHT)
+
+
+def test_cluster_without_medoids_is_judged_by_its_centroid() -> None:
+    router = make_router(EYE[:1], (0,))
+    scores = {score.cluster_id: score for score in router.route(toward(1, 1, 0, 0), "").explain(4)}
+    assert scores[11].medoid is None
+    assert scores[11].score == pytest.approx(scores[10].score)
+
+
+def test_question_without_words_has_no_words_in_common() -> None:
+    assert {score.lexical for score in make_router().route(EYE[0], "?!").explain(4)} == {0}
 
 
 def test_same_question_has_the_same_route() -> None:
@@ -78,7 +85,7 @@ def test_same_question_has_the_same_route() -> None:
         first = make_router().route(vector, "bread gravity brick")
         again = make_router().route(vector, "brick bread gravity")
         assert first.best(4) == again.best(4)
-        assert np.array_equal(first.fused, again.fused)
+        assert np.array_equal(first.score, again.score)
 
 
 def test_equal_clusters_keep_their_order() -> None:

@@ -1,5 +1,8 @@
 """The loop that every asset goes through: reporting, reuse, adoption, failure, interruption."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import dagster as dg
@@ -8,14 +11,14 @@ import pytest
 from acidburn_assets.core.errors import SourceError
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import FORCE_TAG, AssetIOManager, Made, Stored, Work, work
+from acidburn_assets.settings import PROJECT_ROOT
 
 SHARDS = dg.DynamicPartitionsDefinition(name="d_shards")
 KEYS = ["000000", "000001", "000002"]
 CHUNKS = dg.AssetKey(["d", "chunks"])
 EMBEDDINGS = dg.AssetKey(["d", "embeddings"])
 MANIFEST = dg.AssetKey(["d", "manifest"])
-
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+REPORT = dg.AssetKey(["d", "report"])
 
 
 class MemoryManager(AssetIOManager):
@@ -25,7 +28,7 @@ class MemoryManager(AssetIOManager):
         self.slots: dict[tuple[dg.AssetKey, str | None], Stored] = {}
 
     def store(
-        self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, run_id: str
+        self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, **_: str
     ) -> Stored:
         self.slots[key, partition] = Stored(str(made.value), made_from, {"rows": 1})
         return self.slots[key, partition]
@@ -33,12 +36,12 @@ class MemoryManager(AssetIOManager):
     def stored(self, key: dg.AssetKey, partition: str | None) -> Stored | None:
         return self.slots.get((key, partition))
 
-    def load_input(self, context: dg.InputContext) -> None:
+    def load_input(self, _: dg.InputContext) -> None:
         return None
 
 
 class Graph:
-    """chunks[shard] -> embeddings[shard] -> manifest, each made by a function that tests swap."""
+    """chunks[shard] -> embeddings[shard] -> manifest -> report, made by a function tests swap."""
 
     def __init__(self) -> None:
         self.manager = MemoryManager()
@@ -71,6 +74,7 @@ class Graph:
                 asset(CHUNKS, [], self.chunks_code, is_sharded=True),
                 asset(EMBEDDINGS, [CHUNKS], "1", is_sharded=True),
                 asset(MANIFEST, [EMBEDDINGS], "1", is_sharded=False),
+                asset(REPORT, [MANIFEST], "1", is_sharded=False),
             ],
             resources={"memory": self.manager},
             executor=dg.in_process_executor,
@@ -87,7 +91,7 @@ class Graph:
         return job.execute_in_process(
             instance=instance,
             asset_selection=list(keys),
-            tags={**({} if keys == (MANIFEST,) else shards), **tags},
+            tags={**(shards if keys[0] in (CHUNKS, EMBEDDINGS) else {}), **tags},
             raise_on_error=False,
         )
 
@@ -140,25 +144,39 @@ def test_a_failed_shard_is_named_and_does_not_stop_the_others(instance, graph):
 
 
 def test_a_retry_makes_only_what_is_missing_and_reports_all(instance, graph):
-    graph.content = lambda asset, partition: str(1 // (partition != "000001"))
+    graph.content = lambda _, partition: str(1 // (partition != "000001"))
     graph.run(instance, CHUNKS)
     graph.calls.clear()
-    graph.content = lambda asset, partition: "1"
+    graph.content = lambda *_: "1"
     assert graph.run(instance, CHUNKS).success
     assert graph.calls == [("chunks", "000001")]
     assert len(events(instance, CHUNKS)) == 2 + 3
 
 
-def test_a_killed_run_keeps_what_it_had_reported(instance, graph):
-    def killed(asset: str, partition: str | None) -> str:
-        if partition == "000002":
-            raise KeyboardInterrupt
-        return f"{asset}{partition}"
+_KILLED = """
+import os, sys
+import dagster as dg
+from acidburn_assets_tests.io_managers.test_base import CHUNKS, KEYS, Graph
 
-    graph.content = killed
-    with pytest.raises(KeyboardInterrupt):
-        graph.run(instance, CHUNKS)
-    assert [partition for partition, _ in events(instance, CHUNKS)] == ["000000", "000001"]
+graph = Graph()
+graph.content = lambda _, partition: os._exit(9) if partition == KEYS[2] else partition
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    instance.add_dynamic_partitions("d_shards", KEYS)
+    graph.run(instance, CHUNKS)
+"""
+
+
+def test_a_killed_run_keeps_what_it_had_reported(tmp_path):
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path)],
+        env={"PYTHONPATH": str(PROJECT_ROOT), "PATH": os.defpath},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == 9
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert events(instance, CHUNKS) == [(key, key) for key in KEYS[:2]]
 
 
 def test_what_was_stored_but_never_reported_is_adopted(instance, graph):
@@ -207,6 +225,17 @@ def test_a_fan_in_is_current_until_a_shard_changes(instance, graph):
     graph.content = lambda asset, partition: f"{asset}{partition} new"
     graph.run(instance, EMBEDDINGS, **{FORCE_TAG: "true"})
     assert not graph.manager.is_current(instance, asset_graph, MANIFEST, None)
+
+
+def test_an_input_outside_the_run_counts_as_outside_a_run(instance, graph):
+    """Dagster shows a run what it did not select as external; the version was then `missing`."""
+    graph.run(instance, CHUNKS, EMBEDDINGS)
+    graph.run(instance, MANIFEST)
+    graph.run(instance, REPORT)
+    record = versions.require_materialization(instance, REPORT, None)
+    assert versions.input_version(versions.tags_of(record), MANIFEST) == "manifestNone"
+    asset_graph = graph.definitions().resolve_asset_graph()
+    assert graph.manager.is_current(instance, asset_graph, REPORT, None)
 
 
 def test_a_forced_run_makes_everything_again(instance, graph):

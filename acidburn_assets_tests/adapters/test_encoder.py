@@ -1,0 +1,352 @@
+import hashlib
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from acidburn_assets.adapters import encoder
+from acidburn_assets.adapters.encoder import SentenceEncoder
+from acidburn_assets.core import embeddings
+from acidburn_assets.core.embeddings import ModelCard
+from acidburn_assets.core.errors import ConfigError, ModelError
+from acidburn_assets_tests import fakes
+from acidburn_assets_tests.adapters import tiny_model
+
+TEXTS = [
+    "The cat sat on the mat.",
+    "A kitten was lying on the rug.",
+    "Quarterly revenue grew by a tenth, driven by cloud services.",
+    "Sales rose ten percent over the quarter thanks to hosted software.",
+    "def add(a, b):\n    return a + b",
+    *(f"Paragraph {n} is about topic {n % 7}. " * (n % 5 + 1) for n in range(15)),
+]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> SentenceEncoder:
+    return encoder.load_encoder("minilm", device="cpu", dtype="float32", batch_tokens=512)
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder: Path) -> SentenceEncoder:
+    return encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def cpu_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    # any CPU can compute in it, slowly; what is tested is the choice
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+
+
+@pytest.fixture
+def cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+
+
+def rounded(vectors: np.ndarray) -> np.ndarray:
+    return embeddings.matrix(embeddings.to_storage(vectors))
+
+
+def test_related_texts_are_nearer_than_unrelated_ones(minilm: SentenceEncoder) -> None:
+    vectors = minilm.encode(TEXTS[:5], "document").vectors
+    cosines = vectors @ vectors.T
+    assert cosines[0, 1] > 0.5 > 0.2 > cosines[0, 2:].max()
+    assert cosines[2, 3] > 0.5 > 0.2 > cosines[2, [0, 1, 4]].max()
+
+
+def test_vectors_are_of_unit_length_in_the_order_of_the_texts(minilm: SentenceEncoder) -> None:
+    encoded = minilm.encode(TEXTS, "document")
+    assert encoded.vectors.shape == (len(TEXTS), 384)
+    assert encoded.vectors.dtype == np.float32
+    assert np.abs(np.linalg.norm(encoded.vectors, axis=1) - 1).max() < 1e-6
+    assert encoded.n_truncated == 0
+    assert encoded.seconds > 0
+    reference = minilm.reference(TEXTS)["document"]
+    assert np.abs(encoded.vectors - reference).max() < 1e-5
+
+
+def test_tokens_are_counted_with_the_special_ones(minilm: SentenceEncoder) -> None:
+    assert minilm.encode(["one two three", "four"], "document").n_tokens == 5 + 3
+
+
+def test_a_vector_hardly_depends_on_its_company(minilm: SentenceEncoder) -> None:
+    together = minilm.encode(TEXTS, "document").vectors
+    alone = np.concatenate([minilm.encode([text], "document").vectors for text in TEXTS])
+    backwards = minilm.encode(TEXTS[::-1], "document").vectors[::-1]
+    for other in (alone, backwards):
+        assert np.abs(other - together).max() < 1e-5  # measured: 2e-7
+        # fp16 has steps of 2**-12 below a half: a value may fall to the other side of one
+        assert np.abs(rounded(other) - rounded(together)).max() <= 2**-12
+        assert (rounded(other) != rounded(together)).mean() < 0.02  # measured: 0.003
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_number_of_threads_changes_no_bit(
+    cpu_with_bfloat16: None, tiny_folder: Path, dtype: Any
+) -> None:
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype=dtype, batch_tokens=64)
+    texts = [text[:60] for text in TEXTS]
+    made = []
+    for n_threads in (1, 3):
+        loaded._n_threads = n_threads
+        made.append(loaded.encode(texts, "document").vectors.tobytes())
+    assert made[0] == made[1]
+
+
+def test_no_text_is_no_vector(minilm: SentenceEncoder) -> None:
+    encoded = minilm.encode([], "document")
+    assert encoded.vectors.shape == (0, 384)
+    assert encoded.n_tokens == 0
+
+
+def test_a_text_of_full_length_is_read_whole_and_a_longer_one_refused(
+    minilm: SentenceEncoder,
+) -> None:
+    full = "word " * 254
+    ending = minilm.encode([full, "word " * 253 + "cat"], "document")
+    assert ending.n_tokens == 512
+    assert (ending.vectors[0] != ending.vectors[1]).any()
+    with pytest.raises(ModelError, match="document 1 of 2 has 257 tokens, 'minilm' reads 256"):
+        minilm.encode(["short", full + "word"], "document")
+    with pytest.raises(ConfigError, match=r"query 0 of 1 has 257 tokens, .* shorten the query"):
+        minilm.encode([full + "word"], "query")
+
+
+def test_minilm_keeps_its_fingerprint() -> None:
+    """Another one would make every stored corpus look like another model's."""
+    card = encoder.describe_model("minilm")
+    assert card.fingerprint == "bb54bd33c56465c7"
+    assert (card.dim, card.max_tokens, card.pooling) == (384, 254, "mean")
+    digest = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert card.weights_sha256 == digest
+
+
+def test_the_loaded_model_is_the_described_one(minilm: SentenceEncoder) -> None:
+    assert minilm.card == encoder.describe_model("minilm")
+    assert ModelCard.from_bytes(minilm.card.to_bytes(), key="card") == minilm.card
+
+
+def test_a_local_model_is_loaded_without_the_network(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*address: Any) -> None:
+        raise AssertionError(f"a connection to {address} was tried")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert encoder.load_encoder(str(tiny_folder), device="cpu").card.dim == tiny_model.DIM
+
+
+def test_the_first_token_is_pooled_where_the_model_says_so(
+    tiny: SentenceEncoder, tiny_folder: Path
+) -> None:
+    from transformers import XLMRobertaModel
+
+    text = "a shard is a range"
+    model = XLMRobertaModel.from_pretrained(tiny_folder)
+    ids = tiny._tokenizer.input_ids([text])[0]
+    with torch.inference_mode():
+        first = model(torch.from_numpy(ids.astype(np.int64))[None]).last_hidden_state[0, 0].numpy()
+    vector = tiny.encode([text, "a much longer text, so that there is padding"], "document").vectors
+    assert tiny.card.pooling == "cls"
+    assert vector[0] == pytest.approx(first / np.linalg.norm(first), abs=1e-5)
+
+
+def test_positions_that_start_behind_the_padding_reach_the_limit(tiny: SentenceEncoder) -> None:
+    """66 positions numbered from 2: sentence-transformers would let 66 tokens through, and fail."""
+    full = "".join(["shard "] * 200)
+    n_tokens = 0
+    while n_tokens != tiny.card.max_tokens:
+        full = full[:-1]
+        n_tokens = int(tiny._tokenizer.count([full])[0])
+        assert n_tokens >= tiny.card.max_tokens
+    assert tiny.encode([full], "document").n_tokens == tiny_model.MAX_INPUT_TOKENS
+    with pytest.raises(ModelError, match="has 65 tokens, 'tiny' reads 64"):
+        tiny.encode([full + "聚"], "document")
+
+
+def test_prompts_come_before_what_they_are_for(tmp_path: Path) -> None:
+    prompts = {"query": "find a shard: ", "document": "a shard: "}
+    folder = tiny_model.write(tmp_path / "tiny", prompts=prompts)
+    prompted = encoder.load_encoder(str(folder), device="cpu", dtype="float32")
+    plain = tiny_without_prompts(folder)
+    text = "rows of a dataset"
+    for input_type, prompt in prompts.items():
+        vector = prompted.encode([text], input_type).vectors  # type: ignore[arg-type]  # its keys
+        assert np.abs(vector - plain.encode([prompt + text], "document").vectors).max() < 1e-6
+    assert prompted.card.query_prompt == "find a shard: "
+    assert prompted.card.max_tokens < plain.card.max_tokens
+    assert prompted.card.fingerprint != plain.card.fingerprint
+
+
+def tiny_without_prompts(folder: Path) -> SentenceEncoder:
+    (folder / "config_sentence_transformers.json").unlink()
+    return encoder.load_encoder(str(folder), device="cpu", dtype="float32")
+
+
+def test_a_dense_module_after_pooling_is_applied(tmp_path: Path) -> None:
+    folder = tiny_model.write(tmp_path / "tiny", dense=12)
+    loaded = encoder.load_encoder(str(folder), device="cpu", dtype="float32")
+    assert loaded.card.dim == 12
+    vectors = loaded.encode(["a shard", "a cluster"], "document").vectors
+    assert np.abs(vectors - loaded.reference(["a shard", "a cluster"])["document"]).max() < 1e-6
+    content = (folder / "model.safetensors").read_bytes()
+    assert loaded.card.weights_sha256 != hashlib.sha256(content).hexdigest()
+
+
+def test_a_model_cut_to_its_first_values_is_normalised_after_the_cut(
+    tiny_folder: Path, tiny: SentenceEncoder, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "cut")
+    (folder / "config_sentence_transformers.json").write_text('{"truncate_dim": 8}')
+    vector = encoder.load_encoder(str(folder), device="cpu", dtype="float32").encode(
+        ["a shard"], "document"
+    )
+    start = tiny.encode(["a shard"], "document").vectors[:, :8]
+    assert np.abs(vector.vectors - start / np.linalg.norm(start)).max() < 1e-6
+
+
+def test_a_model_that_we_would_feed_wrongly_is_refused(tmp_path: Path) -> None:
+    """Its pooling leaves the prompt out, which needs the prompt's length."""
+    folder = tiny_model.write(
+        tmp_path / "tiny",
+        pooling={"pooling_mode_mean_tokens": True, "include_prompt": False},
+        prompts={"query": "聚类把相似的文本放在一起"},
+    )
+    with pytest.raises(ModelError, match="does not come out as sentence-transformers makes it"):
+        encoder.load_encoder(str(folder), device="cpu")
+
+
+def test_bfloat16_agrees_with_float32(cpu_with_bfloat16: None, minilm: SentenceEncoder) -> None:
+    loaded = encoder.load_encoder("minilm", device="cpu")
+    assert loaded.dtype == "bfloat16"
+    vectors = loaded.encode(TEXTS, "document").vectors
+    cosines = (vectors * minilm.encode(TEXTS, "document").vectors).sum(axis=1)
+    assert cosines.min() > 0.9998  # measured: 0.99995
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+    assert loaded.card.fingerprint == minilm.card.fingerprint
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32(
+    cpu_without_bfloat16: None, tiny_folder: Path
+) -> None:
+    assert encoder.load_encoder(str(tiny_folder), device="cpu").dtype == "float32"
+    with pytest.raises(ModelError, match="bfloat16 is no faster than float32 on this 'cpu'"):
+        encoder.load_encoder(str(tiny_folder), device="cpu", dtype="bfloat16")
+
+
+def test_a_device_is_described_for_a_person(
+    cpu_with_bfloat16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "_n_cpu_threads", lambda: 2)
+    assert encoder.describe_device("cpu") == "cpu: 2 threads, bfloat16 products"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert encoder.describe_device("cpu") == "cpu: 2 threads, float32 products"
+
+
+def test_a_number_format_that_hurts_the_model_is_refused_with_the_reason(
+    cpu_with_bfloat16: None,
+    tiny_folder: Path,
+    tiny: SentenceEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    set_dtype = SentenceEncoder.set_dtype
+
+    def hurt(self: SentenceEncoder, dtype: str) -> None:
+        set_dtype(self, dtype)
+        with torch.no_grad():
+            torch.nn.init.normal_(self._model[0].model.embeddings.word_embeddings.weight)
+
+    monkeypatch.setattr(SentenceEncoder, "set_dtype", hurt)
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu")
+    assert loaded.dtype == "float32"
+    assert "'tiny' is not used in bfloat16 on 'cpu': cosine " in caplog.text
+    # the refused format left nothing behind
+    again = loaded.encode(["a shard"], "document").vectors
+    assert np.abs(again - tiny.encode(["a shard"], "document").vectors).max() < 1e-6
+    with pytest.raises(ModelError, match="not used in bfloat16"):
+        encoder.load_encoder(str(tiny_folder), device="cpu", dtype="bfloat16")
+
+
+def test_values_that_are_not_finite_are_refused(tiny_folder: Path) -> None:
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    with torch.no_grad():
+        next(loaded._model.parameters()).fill_(torch.inf)
+    with pytest.raises(ModelError, match="'tiny' made values that are not finite in float32"):
+        loaded.encode(["a shard"], "document")
+
+
+def test_too_little_memory_says_what_to_lower(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(loaded._model[0], "forward", fail)
+    with pytest.raises(ModelError, match=r"'cpu' has too little memory .*ACIDBURN_BATCH_TOKENS"):
+        loaded.encode(["a shard"], "document")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_loaded(device: str) -> None:
+    with pytest.raises(ModelError, match="no CUDA device: set ACIDBURN_DEVICE=cpu or run on a box"):
+        encoder.load_encoder("owner/never-asked-for", device=device)
+    with pytest.raises(ModelError, match="no CUDA device"):
+        encoder.describe_device(device)
+
+
+def test_broken_weights_are_named(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "broken")
+    (folder / "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(ModelError, match=r"'broken' in .* cannot be loaded on 'cpu'"):
+        encoder.load_encoder(str(folder), device="cpu")
+
+
+def test_weights_of_another_shape_are_named(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "broken")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"hidden_size": 32', '"hidden_size": 48'))
+    with pytest.raises(ModelError, match=r"'broken' in .* cannot be loaded on 'cpu'"):
+        encoder.load_encoder(str(folder), device="cpu")
+
+
+def test_an_unknown_model_is_named() -> None:
+    with pytest.raises(ModelError, match="no model 'nope'"):
+        encoder.load_encoder("nope", device="cpu")
+
+
+def test_the_fake_keeps_the_real_one_s_contract() -> None:
+    fake = fakes.FakeEncoder(dim=16)
+    encoded = fake.encode([*TEXTS, ""], "document")
+    assert encoded.vectors.shape == (len(TEXTS) + 1, 16)
+    assert len(embeddings.to_storage(encoded.vectors)) == len(TEXTS) + 1
+    assert (fake.encode([TEXTS[3]], "query").vectors == encoded.vectors[3]).all()
+    assert fake.encode([], "document").vectors.shape == (0, 16)
+    with pytest.raises(ModelError):
+        fake.encode(["word " * 257], "document")
+    with pytest.raises(ConfigError):
+        fake.encode(["word " * 257], "query")
+
+
+def test_the_fake_tokenizer_counts_what_it_spans() -> None:
+    tokenizer = fakes.FakeTokenizer()
+    text = "Two words, 聚类: done."
+    assert [text[a:b] for a, b in tokenizer.spans(text)] == [
+        *("Two", "words", ",", "聚类", ":", "done", ".")
+    ]
+    assert tokenizer.count([text, ""]).tolist() == [7, 0]
+    assert tokenizer.spans("").shape == (0, 2)
