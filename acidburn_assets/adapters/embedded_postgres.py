@@ -206,12 +206,15 @@ def _launch(cluster: Path) -> None:
 def _stop(cluster: Path) -> None:
     if not _is_running(cluster):  # it may have crashed, or never started
         return
+    sockets = _socket_folder(cluster)
     _run(
         _binaries_of(cluster) / "pg_ctl",
         ["stop", "--pgdata", ".", "--mode", "fast"],
         ["--wait", "--timeout", str(_STOP_SECONDS), "--silent"],
         cluster=cluster,
     )
+    if sockets != cluster:
+        sockets.rmdir()
 
 
 def _is_running(cluster: Path) -> bool:

@@ -227,6 +227,34 @@ class Labeler:
         """
         return asyncio.run(_Run(self).label(requests))
 
+    def check_model(self) -> None:
+        """Asks the service whether it has the model; costs nothing.
+
+        Raises:
+            ConfigError: the service does not know the key or the model.
+            ServiceUnavailable: the service is away, or does not list its models.
+        """
+        from openai import APIConnectionError, APIStatusError
+
+        async def ask() -> None:
+            async with self.client() as client:
+                await client.models.retrieve(self.model)
+
+        try:
+            asyncio.run(ask())
+        except APIStatusError as error:
+            meaning = _Run(self).meaning(error)
+            if not isinstance(meaning, ConfigError):
+                meaning = ServiceUnavailable(
+                    f"{self._base_url} does not say whether it has {self.model!r}: {meaning}"
+                )
+            # the service may quote the key, and a cause is shown in tracebacks
+            raise meaning from None if self.holds_key(str(error)) else error
+        except APIConnectionError as error:
+            raise ServiceUnavailable(
+                f"nothing answers at {self._base_url}; check ACIDBURN_LABEL_BASE_URL"
+            ) from error
+
     def client(self) -> "AsyncOpenAI":
         """A client of the service that holds the key."""
         from openai import AsyncOpenAI
@@ -508,7 +536,7 @@ class _Run:
             self._pace.speed_up()
             return _reply(completion, bill.usd)
         except APIStatusError as error:
-            meaning = self._meaning(error)
+            meaning = self.meaning(error)
             is_refusal = isinstance(meaning, _NoAnswer) and meaning.is_refusal
             if is_refusal:
                 bill = _Bill(price.refusal, is_billed=False)
@@ -532,7 +560,7 @@ class _Run:
             return _ANSWER_TOKENS
         return _ANSWER_TOKENS + _REASONING_TOKENS
 
-    def _meaning(self, error: "APIStatusError") -> Exception:
+    def meaning(self, error: "APIStatusError") -> Exception:
         """What a refused call means for those that follow."""
         status, message = error.status_code, _message_of(error)
         said, quoted = message.casefold(), self._labeler.without_key(message)

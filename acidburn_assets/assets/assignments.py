@@ -38,9 +38,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
         pool="cpu",
         description="Nearest cluster, strength, distance and noise of every chunk.",
     )
-    def assignments(
-        context: dg.AssetExecutionContext, embeddings: Tables, cluster_model: ClusterModel
-    ) -> dg.Output[Work]:
+    def assignments(embeddings: Tables, cluster_model: ClusterModel) -> dg.Output[Work]:
         def make(partition: str | None) -> Made:
             shard = specs.require(partition)
             counts = {"noise": 0, "rows": 0}

@@ -31,9 +31,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         pool="cpu",
         description="Exact centroids, sizes, radii and medoids: two passes over every shard.",
     )
-    def centroids(
-        context: dg.AssetExecutionContext, cluster_model: ClusterModel, store: StoreResource
-    ) -> dg.Output[Work]:
+    def centroids(cluster_model: ClusterModel, store: StoreResource) -> dg.Output[Work]:
         tables = PoolTables(store.create(), pool)
 
         def make(_: str | None) -> Made:

@@ -44,7 +44,6 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         description="Chunks of about the target's tokens, with their exact span in the document.",
     )
     def chunks(
-        context: dg.AssetExecutionContext,
         plan: Plan,
         sources: SourcesResource,
         encoder: EncoderResource,

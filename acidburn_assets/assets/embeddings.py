@@ -41,9 +41,7 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         pool="gpu",
         description="Unit vectors of the chunks, by the encoder that the settings name.",
     )
-    def embeddings(
-        context: dg.AssetExecutionContext, plan: Plan, chunks: Tables, encoder: EncoderResource
-    ) -> dg.Output[Work]:
+    def embeddings(plan: Plan, chunks: Tables, encoder: EncoderResource) -> dg.Output[Work]:
         check_budget(plan, dataset.budget_usd)
         load = cache(encoder.create)
 
@@ -65,6 +63,7 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                     "model_name": model.card.name,
                     "dim": model.card.dim,
                     "device": model.device,
+                    "dtype": model.dtype,
                     "tokens": tally.n_tokens,
                     "truncated": tally.n_truncated,
                     "chunks_per_second": round(tally.rows_per_second, 1),

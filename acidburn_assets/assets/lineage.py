@@ -25,23 +25,22 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         kinds={"parquet"},
         description="Shard × cluster counts: which shards fed which clusters.",
     )
-    def lineage(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Output[Work]:
+    def lineage(store: StoreResource) -> dg.Output[Work]:
         tables = PoolTables(store.create(), pool)
 
         def make(_: str | None) -> Made:
-            counted = []
-            for dataset, manifest in tables.manifests().items():
-                assignments = tables.table(dataset, "assignments")
-                for entry in manifest.entries:
-                    counted.append(
-                        tracing.count_shard(
-                            assignments.read(entry.shard, ["cluster_id", "is_noise"]),
-                            dataset=dataset,
-                            shard=entry.shard,
-                            assignments_sha256=assignments.info(entry.shard).sha256,
-                            embeddings_sha256=entry.sha256,
-                        )
-                    )
+            counted = [
+                tracing.count_shard(
+                    table.read(entry.shard, ["cluster_id", "is_noise"]),
+                    dataset=dataset,
+                    shard=entry.shard,
+                    assignments_sha256=table.info(entry.shard).sha256,
+                    embeddings_sha256=entry.sha256,
+                )
+                for dataset, manifest in tables.manifests().items()
+                for table in [tables.table(dataset, "assignments")]
+                for entry in manifest.entries
+            ]
             table = tracing.merge(counted)
             return Made(
                 Batches(schemas.LINEAGE, table.to_batches()),

@@ -127,8 +127,8 @@ def _entry(
     recorded = versions.data_version(tags)
     if stored.sha256 != recorded:
         raise ObjectCorrupt(
-            f"{stored.key!r} holds {stored.sha256[:12]}, but {recorded[:12]} was recorded for shard "
-            f"{shard.key!r}: materialize the shard again"
+            f"{stored.key!r} holds {stored.sha256[:12]}, but {recorded[:12]} was recorded for "
+            f"shard {shard.key!r}: materialize the shard again"
         )
     figures = versions.figures_of(record)
     if figures["model"] != model:

@@ -29,9 +29,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         pool="cpu",
         description="A bounded sample of the pool laid out in two dimensions.",
     )
-    def projection(
-        context: dg.AssetExecutionContext, cluster_map: ClusterMap, store: StoreResource
-    ) -> dg.Output[Work]:
+    def projection(cluster_map: ClusterMap, store: StoreResource) -> dg.Output[Work]:
         objects = store.create()
         tables = PoolTables(objects, pool)
 

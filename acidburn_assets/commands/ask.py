@@ -21,7 +21,7 @@ from acidburn_assets.settings import Settings
 def command(
     question: str, pool: str | None, n_clusters: int, n_passages: int, is_json: bool
 ) -> None:
-    """Search the clusters that QUESTION belongs to, exactly, and show where each passage is from."""
+    """Search the clusters that QUESTION belongs to; show passages and where each is from."""
     configured = settings.load()
     engine = open_engine(configured, pool)
     answer = engine.ask(question, n_clusters=n_clusters, n_passages=n_passages)

@@ -1,5 +1,6 @@
 """`acidburn doctor`: is every configured back end usable, and if not, why and how to mend it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,8 +38,6 @@ def command(is_json: bool) -> None:
     configured = settings.load()
     findings = examine(configured)
     if is_json:
-        import json
-
         for finding in findings:
             click.echo(json.dumps(finding._asdict()))
     else:
@@ -104,7 +103,7 @@ def _store(configured: Settings) -> str:
 
 def _postgres(configured: Settings) -> str:
     found = database.inspect(backends.connect_postgres(configured))
-    pending = f"; {found.n_pending} migrations will be applied" if found.n_pending else ""
+    pending = f"; will apply {', '.join(found.pending)}" if found.pending else ""
     return (
         f"{configured.postgres_target}: Postgres {found.version}, pgvector "
         f"{found.pgvector_version or 'not created yet, but available'}, answers in "
@@ -128,7 +127,7 @@ def _labels(configured: Settings) -> str:
     labeler = backends.make_labeler(configured, backends.open_store(configured), "doctor")
     if labeler is None:
         return "keyless (no XAI_API_KEY): keywords and quoted sentences, free"
-    labeler.check()
+    labeler.check_model()
     return (
         f"{labeler.model} at {configured.acidburn_label_base_url}, at most "
         f"${configured.acidburn_label_budget_usd:.2f} a run"

@@ -30,4 +30,6 @@ def command(port: int, host: str) -> None:
     os.environ["ACIDBURN_HOME"] = str(configured.home)
     os.environ["ACIDBURN_DATASETS"] = str(configured.acidburn_datasets.resolve())
     click.echo(f"http://{host}:{port}", err=True)
-    os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
+    command_line = [sys.executable, "-m", "dagster", *arguments]
+    # replaces this process: Ctrl-C then reaches Dagster, which stops its children
+    os.execv(sys.executable, command_line)  # noqa: S606 - no shell is wanted

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from acidburn_assets.adapters import embedded_postgres
 from acidburn_assets.core.errors import ConfigError, DatabaseError
@@ -137,7 +138,10 @@ def test_folder_too_deep_for_a_socket_works(folder: Path) -> None:
     try:
         with embedded_postgres.start(deep) as server:
             psycopg.connect(server.dsn).close()
+            sockets = Path(conninfo_to_dict(server.dsn)["host"])
+            assert sockets.stat().st_mode & 0o077 == 0
         assert not is_running(deep)
+        assert not sockets.exists()
     finally:
         (deep / "cluster").rename(folder / "cluster")
 

@@ -47,6 +47,7 @@ class Service:
         self.authorizations: list[str] = []
         self.billed_usd = 0.0
         self.behave: Behaviour = always(completion())
+        self.models = {"grok-4.3"}
         self.released = threading.Event()
         self._lock = threading.Lock()
         service = self
@@ -76,6 +77,20 @@ class Service:
                     self.wfile.write(content)
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True  # the client did not wait
+
+            def do_GET(self) -> None:
+                model = self.path.rpartition("/")[2]
+                is_known = model in service.models
+                content = json.dumps(
+                    {"id": model, "object": "model", "created": 0, "owned_by": "x"}
+                    if is_known
+                    else {"error": f"The model {model} does not exist"}
+                ).encode()
+                self.send_response(200 if is_known else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -577,6 +592,24 @@ def test_a_failure_that_quotes_the_key_hides_it(service: Service) -> None:
     service.behave = always(error(418, f"no tea for {KEY}"))
     run = make_labeler(service).label(make_requests(1))
     assert "no tea for ***" in run.failures[0]
+
+
+def test_a_check_finds_the_model_and_calls_nothing_that_bills(service: Service) -> None:
+    make_labeler(service).check_model()
+    assert service.requests == []
+
+
+def test_a_check_names_a_model_that_the_service_lacks(service: Service) -> None:
+    service.models = {"grok-9"}
+    with pytest.raises(ConfigError, match=r"grok-4\.3.*check ACIDBURN_LABEL_MODEL"):
+        make_labeler(service).check_model()
+
+
+def test_a_check_of_a_service_that_is_not_there_names_its_setting(service: Service) -> None:
+    labeler = make_labeler(service)
+    service.close()
+    with pytest.raises(ServiceUnavailable, match="ACIDBURN_LABEL_BASE_URL"):
+        labeler.check_model()
 
 
 # ---- quoted data ----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from acidburn_assets.adapters.postgres import (
     replace_cluster_headers,
     unload,
 )
-from acidburn_assets.core.errors import DatabaseUnavailable, ModelError, SchemaError
+from acidburn_assets.core.errors import DatabaseError, DatabaseUnavailable, ModelError, SchemaError
 from acidburn_assets_tests import postgres_samples
 from acidburn_assets_tests.postgres_samples import POOL, Sample, load, load_clusters
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
@@ -93,7 +93,7 @@ def test_unchanged_shard_is_skipped_without_reading_its_tables(database: Postgre
 
     def unread() -> Iterator[pa.RecordBatch]:
         raise AssertionError
-        yield
+        yield  # what makes it an iterator, whose body runs only when it is read
 
     again = replace_chunk_embeddings(
         database,
@@ -228,6 +228,19 @@ def test_tables_that_do_not_belong_together_change_nothing(
         load(database, broken(part))
     assert vectors_in(dsn) == vectors_of(old)
     assert fetch(dsn, "select count(body) from acidburn.chunk_texts") == [(20,)]
+
+
+def test_two_chunks_of_one_id_say_where_to_look(database: Postgres) -> None:
+    sample = postgres_samples.make()
+    row_twice = pa.array([0, *range(19)])
+    twice = replace(
+        sample,
+        chunks=sample.chunks.take(row_twice),
+        embeddings=sample.embeddings.take(row_twice),
+        assignments=sample.assignments.take(row_twice),
+    )
+    with pytest.raises(DatabaseError, match=r"id column name two documents alike"):
+        load(database, twice)
 
 
 def test_other_model_is_refused_until_the_pool_is_unloaded(database: Postgres, dsn: str) -> None:

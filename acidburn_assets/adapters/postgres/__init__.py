@@ -1,6 +1,7 @@
 """Postgres with pgvector: Supabase, any other, or the embedded one.
 
     connection   where it is, how to connect, what its errors mean
+    inspection   whether it can hold the corpus
     migrations   the tables, in ../sql
     ledger       what is loaded, and removing what no longer belongs
     load         replacing a slice of the corpus in one transaction
@@ -13,6 +14,7 @@ ends with its transaction.
 """
 
 from acidburn_assets.adapters.postgres.connection import Postgres, conninfo_from_parts
+from acidburn_assets.adapters.postgres.inspection import Inspection, inspect
 from acidburn_assets.adapters.postgres.ledger import (
     LoadState,
     PoolFacts,
@@ -42,6 +44,7 @@ __all__ = [
     "ClusterHeader",
     "Hit",
     "Hits",
+    "Inspection",
     "Load",
     "LoadResult",
     "LoadState",
@@ -53,6 +56,7 @@ __all__ = [
     "chunk_clusters_source",
     "chunk_embeddings_source",
     "conninfo_from_parts",
+    "inspect",
     "load_ledger",
     "load_state",
     "migrate",

@@ -259,6 +259,11 @@ def _translate(error: psycopg.Error, purpose: str) -> AcidburnError:
             return DatabaseError(
                 f"{purpose}: {said}; {unchanged}. Enlarge the database's disk, or unload a pool"
             )
+        case errors.UniqueViolation():
+            return DatabaseError(
+                f"{purpose}: {said} ({error.diag.message_detail}); {unchanged}. Two rows have one "
+                "key: does the dataset's id column name two documents alike?"
+            )
         case errors.LockNotAvailable():
             return DatabaseUnavailable(
                 f"{purpose}: another transaction holds what it needs ({said}); {unchanged}"
