@@ -1,5 +1,7 @@
 """`D/chunk_embeddings[shard]`: vectors and texts in Postgres, each shard replaced as a whole."""
 
+from functools import cache
+
 import dagster as dg
 
 from acidburn_assets.adapters import postgres as database
@@ -45,11 +47,19 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
     ) -> dg.Output[Work]:
         facts = specs.pool_facts(pool, encoder.card())
 
+        @cache
+        def remove_unplanned(target: database.Postgres) -> None:
+            """An earlier plan may have cut more shards; theirs must not be found any more."""
+            planned = {shard.key for shard in plan.shards}
+            loaded = database.load_ledger(target, "chunk_embeddings", dataset.name)
+            database.remove_shards(target, dataset.name, sorted(set(loaded) - planned))
+
         def make(partition: str | None) -> Made:
             shard = plan.shard(specs.require(partition))
             sources = specs.slice_sources(context.instance, dataset.name, pool.name, shard.key)
 
             def load(target: database.Postgres, made_from: str, run_id: str) -> database.LoadResult:
+                remove_unplanned(target)
                 return database.replace_chunk_embeddings(
                     target,
                     specs.shard_facts(dataset, facts, plan, shard),

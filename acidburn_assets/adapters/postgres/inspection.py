@@ -8,8 +8,7 @@ from acidburn_assets.adapters.postgres.migrations import migrate
 from acidburn_assets.core.errors import DatabaseError
 
 MIN_VERSION = 15
-"""Postgres major version. Source: `alter table … alter column … set storage` on halfvec and the
-migration were tested on 15 and 18; Supabase serves 15 and 17."""
+"""Postgres major version. Source: Supabase serves 15 and 17; the tables were tried on 16 and 18."""
 
 MIN_PGVECTOR = (0, 7)
 """halfvec came with 0.7.0. Source: pgvector, CHANGELOG."""
