@@ -1,21 +1,36 @@
 """Fixtures that every ring of tests uses: a clean environment first of all."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from acidburn_assets import settings
+from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
+from acidburn_assets_tests.s3_server import limited_key, moto_endpoint
+from acidburn_assets_tests.worlds import (
+    blank_world,
+    clear_environment,
+    copied_world,
+    made_world,
+    world,
+)
+
+__all__ = [
+    "blank_world",
+    "copied_world",
+    "database",
+    "dsn",
+    "limited_key",
+    "made_world",
+    "moto_endpoint",
+    "postgres_server",
+    "world",
+]
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings, credentials or `.env` of whoever runs it."""
-    known = {name.upper() for name in settings.Settings.model_fields}
-    for name in os.environ:
-        if name.upper() in known or name.startswith(("AWS_", "DAGSTER_", "HF_", "XAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    clear_environment(monkeypatch)
     work = tmp_path / "cwd"
     work.mkdir()
     monkeypatch.chdir(work)

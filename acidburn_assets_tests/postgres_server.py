@@ -1,13 +1,14 @@
 """A real Postgres with pgvector for every ring of tests: one server, a fresh database per test.
 
-Import the fixtures where they are needed: `from acidburn_assets_tests.postgres_server import
-database, dsn, postgres_server`.
+The fixtures are there for every test; a module that imports them has its own copy, which joins the
+same server.
 """
 
 import atexit
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from acidburn_assets.adapters import embedded_postgres
@@ -54,20 +55,49 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
         yield server
 
 
+@contextmanager
+def new_database(server: EmbeddedPostgres, *, copy_of: str | None = None) -> Iterator[str]:
+    """The DSN, as a superuser, of an empty database with pgvector or of a copy of another one.
+
+    Args:
+        server: where.
+        copy_of: DSN of a database of the same server; whoever is connected to it is thrown out.
+    """
+    name = f"acidburn_{next(_numbers)}"
+    dsn = make_conninfo(server.dsn, dbname=name)
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        if copy_of is None:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        else:
+            source = conninfo_to_dict(copy_of)["dbname"]
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s",
+                [source],
+            )
+            connection.execute(
+                sql.SQL("create database {} template {}").format(
+                    sql.Identifier(name), sql.Identifier(str(source))
+                )
+            )
+    if copy_of is None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("create schema extensions")
+            connection.execute("create extension vector with schema extensions")
+    try:
+        yield dsn
+    finally:
+        # roles are the server's, and one with rights in any database cannot be dropped
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+            )
+
+
 @pytest.fixture
 def dsn(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """An empty database with pgvector, as a superuser."""
-    name = f"acidburn_{next(_numbers)}"
-    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    dsn = make_conninfo(postgres_server.dsn, dbname=name)
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("create schema extensions")
-        connection.execute("create extension vector with schema extensions")
-    yield dsn
-    # dropped, because roles are the server's: one with rights in any database cannot be dropped
-    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    with new_database(postgres_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture

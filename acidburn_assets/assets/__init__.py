@@ -26,7 +26,7 @@ from acidburn_assets.assets import (
 from acidburn_assets.core.datasets import Dataset, Pool, Registry
 from acidburn_assets.settings import Settings
 
-Definition = dg.AssetsDefinition | dg.AssetSpec
+Definition = dg.AssetsDefinition | dg.SourceAsset
 
 
 def dataset_assets(dataset: Dataset, registry: Registry, settings: Settings) -> list[Definition]:

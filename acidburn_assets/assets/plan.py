@@ -18,17 +18,25 @@ from acidburn_assets.resources import EncoderResource, SourcesResource
 from acidburn_assets.settings import Settings
 
 
-def source(dataset: Dataset) -> dg.AssetSpec:
-    """The dataset where it is published: its revision is observed whenever it is planned."""
-    return dg.AssetSpec(
-        specs.key(dataset.name, "source"),
+def source(dataset: Dataset) -> dg.SourceAsset:
+    """The dataset where it is published; observing it says at which revision it is now.
+
+    It is observed whenever the dataset is planned, and by hand in the UI.
+    """
+
+    @dg.observable_source_asset(
+        key=specs.key(dataset.name, "source"),
         group_name=dataset.name,
-        kinds={dataset.source},
+        tags={f"dagster/kind/{dataset.source}": ""},
         description=(
             f"{dataset.path or dataset.source}, licence {dataset.licence}, "
             f"{'may' if dataset.may_redistribute_text else 'may not'} be redistributed."
         ),
     )
+    def observe(sources: SourcesResource) -> dg.DataVersion:
+        return dg.DataVersion(sources.create(dataset).revision())
+
+    return observe
 
 
 def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:

@@ -16,8 +16,9 @@ from acidburn_assets.core.plan import Plan
 from acidburn_assets.core.shards import Shard
 from acidburn_assets.io_managers import versions
 
-# backfill_policy is what makes a backfill ranged; that it is beta in Dagster 1.13 is known here
+# both are beta in Dagster 1.13, which is known here: ranged backfills, and observing a source
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+warnings.filterwarnings("ignore", "Function `observable_source_asset`", dg.BetaWarning)
 
 COST_FREE = {"cost_usd": 0.0}
 """Figures of work that spends nothing: the column is there for every asset, so it can be summed."""

@@ -13,6 +13,7 @@ from urllib.request import url2pathname
 
 import click
 import dagster as dg
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +30,7 @@ from acidburn_assets.io_managers.objects import load_record
 from acidburn_assets.runtime import backends
 from acidburn_assets.settings import Settings
 
-QUESTION = "How do I run several coroutines at the same time and wait for all of them?"
+QUESTION = "What is the difference between a shallow copy and a deep copy?"
 
 POOL = "knowledge"
 
@@ -106,7 +107,11 @@ def _shard_events(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dict[s
 
 
 def _table_of_assets(instance: dg.DagsterInstance, configured: Settings) -> Table:
-    table = Table("dataset", "asset", "shards", "rows", "bytes", "time", "rows/s", title="made")
+    table = Table(
+        "made", "shards", "rows", "bytes", "time", "rows/s", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
     for dataset in configured.registry.datasets:
         for asset in ("chunks", "embeddings", "assignments", "chunk_embeddings", "chunk_clusters"):
             events = _shard_events(instance, dg.AssetKey([dataset, asset]))
@@ -116,8 +121,7 @@ def _table_of_assets(instance: dg.DagsterInstance, configured: Settings) -> Tabl
             seconds = sum(float(str(event.get("seconds", 0))) for event in events)
             size = sum(int(str(event.get("bytes", 0))) for event in events)
             table.add_row(
-                dataset,
-                asset,
+                f"{dataset}/{asset}",
                 f"{len(events)}",
                 f"{rows:,}",
                 format_bytes(size) if size else "",
@@ -128,12 +132,12 @@ def _table_of_assets(instance: dg.DagsterInstance, configured: Settings) -> Tabl
 
 
 def _table_of_clusters(cluster_map: ClusterMap) -> Table:
-    table = Table("cluster", "chunks", "label", "keywords", title=f"ten largest clusters of {POOL}")
+    table = Table(
+        "cluster", "chunks", f"label, ten largest of {POOL}", box=SIMPLE_HEAD, pad_edge=False
+    )
     largest = sorted(cluster_map.cards, key=lambda card: (-card.size, card.cluster_id))[:10]
     for card in largest:
-        table.add_row(
-            str(card.cluster_id), f"{card.size:,}", card.title, ", ".join(card.keywords[:5])
-        )
+        table.add_row(str(card.cluster_id), f"{card.size:,}", card.title)
     return table
 
 

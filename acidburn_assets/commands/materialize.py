@@ -84,12 +84,12 @@ def materialize(
         definitions = build_defs(loggers={LOGGER: progress_logger(shown)})
         graph = definitions.resolve_asset_graph()
         job = definitions.resolve_implicit_global_asset_job_def()
-        managers = _managers(definitions)
         wanted = [
             key
             for key in _select(graph, configured.registry, target)
             if only is None or key.path[-1] in only
         ]
+        managers = _managers(definitions, {_manager_of(graph, key) for key in wanted})
         with open_instance(configured) as instance:
             for key in wanted:
                 name = key.to_user_string()
@@ -104,7 +104,7 @@ def materialize(
                     versions.observe_revision(
                         instance, dg.AssetKey([dataset.name, "source"]), revision
                     )
-                manager = managers[graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)]
+                manager = managers[_manager_of(graph, key)]
                 ranges = _ranges(instance, graph, key, None if is_forced else manager)
                 for partitions in ranges:
                     shown.start(name, len(partitions))
@@ -166,10 +166,13 @@ def _ranges(
         yield [partition for _, (_, partition) in group]
 
 
-def _managers(definitions: dg.Definitions) -> dict[str, AssetIOManager]:
+def _manager_of(graph: Any, key: dg.AssetKey) -> str:
+    name: str = graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)
+    return name
+
+
+def _managers(definitions: dg.Definitions, names: Collection[str]) -> dict[str, AssetIOManager]:
+    """Opens what the wanted assets are stored in, and nothing else: a plan needs no Postgres."""
     context = dg.build_init_resource_context()
-    return {
-        name: factory.create_io_manager(context)
-        for name, factory in (definitions.resources or {}).items()
-        if isinstance(factory, dg.ConfigurableIOManagerFactory)
-    }
+    resources = definitions.resources or {}
+    return {name: resources[name].create_io_manager(context) for name in names}

@@ -5,6 +5,7 @@ same story here and in the UI.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -22,8 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from acidburn_assets.core import errors
+
 LOGGER = "progress"
 """Name of the logger in a run's config."""
+
+_OWN_ERROR = re.compile(rf"^{re.escape(errors.__name__)}\.\w+: ")
 
 
 class Display(AbstractContextManager["Display"]):
@@ -82,7 +87,8 @@ class Display(AbstractContextManager["Display"]):
     def failed(self, reason: str) -> None:
         """The run of the asset failed."""
         self.failures.append(reason)
-        self.console.print(f"{self._asset}: {reason}", style="red", markup=False)
+        # unwrapped: one error is one line, however narrow the terminal or the log
+        self.console.print(f"{self._asset}: {reason}", style="red", markup=False, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
@@ -117,17 +123,21 @@ class _Feeder(logging.Handler):
             figures = {name: value.value for name, value in materialization.metadata.items()}
             self._display.made(event.partition, figures)
         elif event.event_type is dg.DagsterEventType.STEP_FAILURE:
+            described = event.event_specific_data.user_failure_data
+            is_described = described is not None and described.description
+            self._display.failed(described.description if is_described else _reason(event))
+        elif event.event_type is dg.DagsterEventType.RUN_FAILURE and not self._display.failures:
+            # no step began: something that the asset needs could not be opened
             self._display.failed(_reason(event))
 
 
 def _reason(event: Any) -> str:
-    failure = event.event_specific_data
-    if failure.user_failure_data and failure.user_failure_data.description:
-        return str(failure.user_failure_data.description)
-    error = failure.error
+    """What went wrong first, in its own words."""
+    error = event.event_specific_data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error else str(event.message)
+    # an error of ours is for people: it needs no class before it
+    return _OWN_ERROR.sub("", error.message.strip()) if error else str(event.message)
 
 
 def _note(figures: Mapping[str, Any]) -> str:

@@ -43,8 +43,8 @@ from acidburn_assets.core.errors import (
     StoreError,
     StoreUnavailable,
 )
-from acidburn_assets_tests.adapters.conftest import BUCKET, S3Key
 from acidburn_assets_tests.adapters.faulty_s3 import Fault, FaultyS3
+from acidburn_assets_tests.s3_server import BUCKET, S3Key
 
 SECRET = "do-not-show-me"
 HASTY = Patience(
