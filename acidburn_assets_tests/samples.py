@@ -1,7 +1,7 @@
 """Three small corpora and their registry, the same bytes in every process.
 
 Six topics that no model confuses; a document is a few sentences of one topic, a long one is all of
-them twice and makes two chunks. `notes` and `articles` form the pool `library`, `manual` is a pool
+them thrice and makes two chunks. `notes` and `articles` form the pool `library`, `manual` is a pool
 of its own for verification.
 """
 
@@ -77,8 +77,8 @@ TOPICS = {
     ),
 }
 
-REGISTRY = """
-datasets:
+_DATASETS = {
+    "notes": """
   - name: notes
     source: jsonl
     path: data/notes
@@ -88,7 +88,8 @@ datasets:
     may_redistribute_text: true
     pool: library
     chunks_per_shard: 10
-
+""",
+    "articles": """
   - name: articles
     source: parquet
     path: data/articles.parquet
@@ -99,7 +100,8 @@ datasets:
     store_text: bucket
     pool: library
     chunks_per_shard: 8
-
+""",
+    "manual": """
   - name: manual
     source: text
     path: data/manual
@@ -107,23 +109,32 @@ datasets:
     may_redistribute_text: true
     pool: reference
     tier: verification
+    chunks_per_shard: 3
+""",
+}
 
-pools:
-  library: {min_cluster_size: 4, min_samples: 2}
-  reference: {min_cluster_size: 3, min_samples: 1}
-"""
+_POOLS = {
+    "library": "{min_cluster_size: 4, min_samples: 2}",
+    "reference": "{min_cluster_size: 3, min_samples: 1}",
+}
 
-SHARDS = {"notes": 2, "articles": 3, "manual": 1}
+POOL_OF = {"notes": "library", "articles": "library", "manual": "reference"}
+
+SHARDS = {
+    "notes": ["000000", "000001"],
+    "articles": ["000000", "000001", "000002"],
+    "manual": ["000000", "000001", "000002", "000003"],
+}
 
 QUESTION = "when should I cut back my rose bushes?"
 ANSWER = TOPICS["roses"][0]
 
 
 def text(topic: str, number: int) -> str:
-    """The number-th document of a topic: three sentences in a row, or all of them twice."""
+    """The number-th document of a topic: three sentences in a row, or all of them thrice."""
     sentences = TOPICS[topic]
     if number == len(sentences):
-        return " ".join(sentences * 2)
+        return " ".join(sentences * 3)
     return " ".join(sentences[(number + step) % len(sentences)] for step in range(3))
 
 
@@ -140,9 +151,20 @@ def documents(topics: Iterable[str], numbers: Sequence[int]) -> list[dict[str, A
     ]
 
 
-def write_world(folder: Path) -> None:
-    """Writes `datasets.yaml` and `data/`; paths are relative to the folder."""
-    (folder / "datasets.yaml").write_text(REGISTRY, encoding="utf-8")
+def registry(names: Iterable[str] = SHARDS) -> str:
+    """A datasets.yaml of some of the corpora; paths are relative to the current folder."""
+    pools = dict.fromkeys(POOL_OF[name] for name in names)
+    return (
+        "datasets:"
+        + "".join(_DATASETS[name] for name in names)
+        + "\npools:\n"
+        + "".join(f"  {pool}: {_POOLS[pool]}\n" for pool in pools)
+    )
+
+
+def write_world(folder: Path, names: Iterable[str] = SHARDS) -> None:
+    """Writes `datasets.yaml` for some of the corpora, and `data/` for all of them."""
+    (folder / "datasets.yaml").write_text(registry(names), encoding="utf-8")
     (folder / "data" / "notes").mkdir(parents=True)
     (folder / "data" / "manual").mkdir()
     rows = documents(TOPICS, [0, 2, 4, 8])

@@ -1,4 +1,5 @@
 """The graph as a whole, over three small corpora: made once, it is made for good."""
+
 from acidburn_assets_tests.worlds import World, acidburn
 
 
