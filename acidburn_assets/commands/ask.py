@@ -6,7 +6,6 @@ from rich.markup import escape
 
 from acidburn_assets import settings
 from acidburn_assets.commands.presentation import format_seconds
-from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.runtime import backends
 from acidburn_assets.runtime.search import Answer, Engine
 from acidburn_assets.settings import Settings
@@ -37,17 +36,11 @@ def open_engine(configured: Settings, pool: str | None) -> Engine:
     Raises:
         ConfigError: no such pool, or several knowledge pools and none named.
     """
-    registry = configured.registry
-    if pool is None:
-        knowledge = [one.name for one in registry.pools.values() if one.tier == "knowledge"]
-        if len(knowledge) != 1:
-            raise ConfigError(f"say --pool: there are {sorted(registry.pools)}")
-        pool = knowledge[0]
     return Engine(
         store=backends.open_store(configured),
         postgres=backends.open_postgres(configured),
         encoder=backends.load_encoder(configured),
-        pool=registry.pool(pool).name,
+        pool=configured.registry.choose_pool(pool).name,
     )
 
 

@@ -14,10 +14,10 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-from rich.table import Table
 
 from acidburn_assets import settings
 from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.commands import trails
 from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.core.audit import (
     ChunkTrail,
@@ -32,7 +32,6 @@ from acidburn_assets.core.cluster_map import Card, ClusterMap
 from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.core.lineage import LineageRow, clusters_of, shards_of
 from acidburn_assets.core.plan import Plan
-from acidburn_assets.core.records import Record
 from acidburn_assets.definitions import build_defs
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.objects import Tables, load_record
@@ -67,7 +66,7 @@ def command(
     configured = settings.load()
     with open_instance(configured) as instance:
         auditor = Auditor(configured, instance)
-        answers: dict[str, Callable[[], Record]] = {
+        answers: dict[str, Callable[[], trails.Trail]] = {
             "cluster": lambda: auditor.cluster(identifier, pool),
             "shard": lambda: auditor.shard(identifier),
             "document": lambda: auditor.document(identifier, dataset),
@@ -77,7 +76,7 @@ def command(
     if is_json:
         click.echo(answer.model_dump_json(indent=2))
     else:
-        show(answer, Console(highlight=False))
+        trails.show(answer, Console(highlight=False))
 
 
 @dataclass
@@ -103,7 +102,7 @@ class Auditor:
         Raises:
             ConfigError: no such cluster or pool, or several pools and none named.
         """
-        name = self._pool(pool)
+        name = self.settings.registry.choose_pool(pool).name
         if not identifier.isdecimal():
             raise ConfigError(f"{identifier!r} is not a cluster's number")
         cluster_id = int(identifier)
@@ -214,15 +213,6 @@ class Auditor:
     def _names(self) -> list[str]:
         return list(self.settings.registry.datasets)
 
-    def _pool(self, pool: str | None) -> str:
-        registry = self.settings.registry
-        if pool is not None:
-            return registry.pool(pool).name
-        knowledge = [one.name for one in registry.pools.values() if one.tier == "knowledge"]
-        if len(knowledge) != 1:
-            raise ConfigError(f"say --pool: there are {sorted(registry.pools)}")
-        return knowledge[0]
-
     def _plan(self, dataset: str) -> Plan:
         plan: Plan = load_record(self.store, dg.AssetKey([dataset, "plan"]))
         return plan
@@ -326,38 +316,3 @@ def _chunk_trail(
             "cluster_title": card.title if card else None,
         }
     )
-
-
-def show(answer: Record, console: Console) -> None:
-    """Prints a trail for a person: plain fields first, then each list as a table.
-
-    Args:
-        answer: any trail of `core.audit`.
-        console: where.
-    """
-    fields = {name: getattr(answer, name) for name in type(answer).model_fields}
-    for name, value in fields.items():
-        if isinstance(value, tuple) and value and isinstance(value[0], Record):
-            continue
-        shown = value.model_dump() if isinstance(value, Record) else value
-        console.print(f"[bold]{name}[/bold] ", end="")
-        console.print(str(shown), markup=False)
-    for name, value in fields.items():
-        if isinstance(value, tuple) and value and isinstance(value[0], Record):
-            table = Table(title=name, title_justify="left")
-            for column in type(value[0]).model_fields:
-                table.add_column(column, overflow="fold")
-            for row in value:
-                table.add_row(*(_cell(cell) for cell in row.model_dump().values()))
-            console.print(table)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, (tuple, list)):
-        return "; ".join(map(str, value))
-    text = "" if value is None else str(value)
-    # hashes are told apart by their first digits, whole ones are in the JSON
-    is_hash = len(text) in (36, 64) and set(text) <= set("0123456789abcdef-")
-    return text[:12] if is_hash else text

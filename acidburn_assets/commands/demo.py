@@ -20,6 +20,7 @@ from rich.table import Table
 from acidburn_assets import settings
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.commands import ask as asking
+from acidburn_assets.commands import trails
 from acidburn_assets.commands.audit import Auditor
 from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.commands.materialize import materialize
@@ -57,16 +58,8 @@ def command(question: str) -> None:
     console.print(_table_of_clusters(cluster_map))
     console.rule(question)
     asking.show(answer, console)
-    console.print(
-        f"the first passage is rows of {trail.dataset} at {trail.revision[:12]}, document row "
-        f"{trail.doc_row}, shard {trail.shard}, made by",
-        markup=False,
-    )
-    for event in trail.made:
-        console.print(
-            f"  {event.asset:<34} run {event.run_id[:8]}  sha256 {event.data_version[:12]}",
-            markup=False,
-        )
+    console.print(f"the first passage: {trail.doc_id}, row {trail.doc_row:,} of {trail.dataset}")
+    trails.show_made(trail.made, console)
     console.rule()
     command_name = "acidburn" if sys.argv[0].endswith("acidburn") else "python -m acidburn_assets"
     console.print(

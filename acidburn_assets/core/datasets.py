@@ -130,6 +130,19 @@ class Registry(Record):
             raise ConfigError(f"no pool {name!r}; datasets.yaml has {sorted(self.pools)}")
         return self.pools[name]
 
+    def choose_pool(self, name: str | None) -> Pool:
+        """The pool of that name; without a name the only knowledge pool.
+
+        Raises:
+            ConfigError: there is none of that name, or none or several to choose from.
+        """
+        if name is not None:
+            return self.pool(name)
+        knowledge = [pool for pool in self.pools.values() if pool.tier == "knowledge"]
+        if len(knowledge) != 1:
+            raise ConfigError(f"say --pool: datasets.yaml has the pools {sorted(self.pools)}")
+        return knowledge[0]
+
 
 def parse_registry(content: Any, *, origin: str) -> Registry:
     """Checks the parsed YAML and makes the registry.
