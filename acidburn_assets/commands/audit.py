@@ -29,7 +29,7 @@ from acidburn_assets.core.audit import (
     ShardTrail,
 )
 from acidburn_assets.core.cluster_map import Card, ClusterMap
-from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.core.errors import ConfigError, NotMaterialized
 from acidburn_assets.core.lineage import LineageRow, clusters_of, shards_of
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.definitions import build_defs
@@ -249,10 +249,15 @@ class Auditor:
     ) -> Iterator[tuple[str, str, pa.Table]]:
         """Every shard that has matching chunks, with those."""
         names = [self.settings.registry.dataset(dataset).name] if dataset else self._names()
-        for name in names:
-            key = dg.AssetKey([name, "chunks"])
-            tables = Tables(self.store, key)
-            for shard in sorted(versions.latest_shards(self.instance, key)):
+        made = {
+            name: sorted(versions.latest_shards(self.instance, dg.AssetKey([name, "chunks"])))
+            for name in names
+        }
+        if not any(made.values()):
+            raise NotMaterialized(f"no chunks of {names} have been made: acidburn materialize all")
+        for name, shards in made.items():
+            tables = Tables(self.store, dg.AssetKey([name, "chunks"]))
+            for shard in shards:
                 ids = tables.read(shard, ["chunk_id", "doc_id"])
                 if pc.any(condition(ids)).as_py():
                     chunks = tables.read(shard)

@@ -114,7 +114,7 @@ def _postgres(configured: Settings) -> str:
 def _model(configured: Settings) -> str:
     card = backends.describe_model(configured)
     return (
-        f"{card.name} {card.revision[:12]}, {card.dim}-d, {card.pooling} pooling, reads "
+        f"{' '.join([card.name, card.revision[:12]]).strip()}, {card.dim}-d, {card.pooling} pooling, reads "
         f"{card.max_tokens} tokens, fingerprint {card.fingerprint}"
     )
 
@@ -124,12 +124,13 @@ def _device(configured: Settings) -> str:
 
 
 def _labels(configured: Settings) -> str:
-    labeler = backends.make_labeler(configured, backends.open_store(configured), "doctor")
-    if labeler is None:
+    if not configured.xai_api_key.get_secret_value():
         return "keyless (no XAI_API_KEY): keywords and quoted sentences, free"
-    labeler.check_model()
+    labeler = backends.make_labeler(configured, backends.open_store(configured), "doctor")
+    if labeler is not None:
+        labeler.check_model()
     return (
-        f"{labeler.model} at {configured.acidburn_label_base_url}, at most "
+        f"{configured.acidburn_label_model} at {configured.acidburn_label_base_url}, at most "
         f"${configured.acidburn_label_budget_usd:.2f} a run"
     )
 

@@ -42,8 +42,8 @@ def command(pool: str, directory: Path, texts: bool) -> None:
             "export without --texts"
         )
     store = backends.open_store(configured)
-    directory.mkdir(parents=True, exist_ok=True)
     cluster_map: ClusterMap = load_record(store, dg.AssetKey([pool, "cluster_map"]))
+    directory.mkdir(parents=True, exist_ok=True)
     _replace(directory / "cluster_map.json", cluster_map.without_private_text().to_bytes())
     centroids = Tables(store, dg.AssetKey([pool, "centroids"])).read(None)
     _write_table(directory / "centroids.parquet", centroids.schema, iter(centroids.to_batches()))

@@ -86,8 +86,8 @@ def show_made(made: Iterable[Made], console: Console) -> None:
         table.add_row(
             one.asset,
             one.run_id[:8],
-            one.data_version[:12],
-            one.made_at[:16].replace("T", " "),
+            one.data_version[:10],
+            one.made_at[5:16].replace("T", " "),
             ", ".join(one.stale_because),
         )
     console.print(table)

@@ -1,0 +1,16 @@
+"""Benchmarks: what a stage costs beside what others offer for the same work, in one run.
+
+    python -m benchmarks.chunk      chunks: ours, semantic-text-splitter, chonkie, LangChain
+    python -m benchmarks.embed      encoder: ours, SentenceTransformer.encode
+    python -m benchmarks.cluster    engines on labelled titles
+    python -m benchmarks.load       Postgres: COPY, executemany, row by row
+    python -m benchmarks.route      clusters that are searched: routed, by centroid, all
+
+One script per stage, run from the checkout; each takes less than 90 s on two cores, prints a table,
+and with `--json` ends with one JSON object on a line of its own. What they share: `evaluation`
+finds texts, `timing` measures, `report` prints. What is right is the tests' matter; here belongs
+how good and how fast.
+
+Seconds of another machine, or of another hour on this one, compare with nothing: only what
+stands in one table does.
+"""

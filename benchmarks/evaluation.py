@@ -1,0 +1,91 @@
+"""What the benchmarks are run on.
+
+Texts come from the documentation that every Python carries, read as the demo reads it. Labelled
+collections are not shipped: they lie in the folder that ACIDBURN_EVAL_DATA names, and a benchmark
+that needs one says so and ends where it is absent.
+"""
+
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acidburn_assets.adapters.sources import open_source
+from acidburn_assets.core import schemas
+from acidburn_assets.core.chunks import Tally, Tokenizer, chunk_documents, resolve_sizes
+from acidburn_assets.core.datasets import ChunkSizes, Dataset, Filters
+from acidburn_assets.core.documents import Document, screen
+from acidburn_assets.settings import PROJECT_ROOT
+
+DEFAULT_FOLDER = PROJECT_ROOT.parent / "shared" / "data"
+
+DATASET = Dataset(
+    name="python_docs",
+    source="python_docs",
+    licence="PSF-2.0",
+    may_redistribute_text=True,
+    tier="none",
+    filters=Filters(include=("stdlib", "topics"), packages=("numpy",)),
+)
+
+
+def read(name: str) -> pa.Table:
+    """A collection of the evaluation data; ends the process with 2 where it is absent.
+
+    Args:
+        name: of the file, without `.parquet`.
+    """
+    path = Path(os.environ.get("ACIDBURN_EVAL_DATA") or DEFAULT_FOLDER) / f"{name}.parquet"
+    if not path.is_file():
+        sys.stderr.write(
+            f"no evaluation data: {str(path)!r} is absent; set ACIDBURN_EVAL_DATA to the folder "
+            f"that holds {path.name}\n"
+        )
+        raise SystemExit(2)
+    return pq.read_table(path)
+
+
+def sample(name: str, n_rows: int) -> pa.Table:
+    """Rows of a collection at random, always the same, in the collection's order."""
+    table = read(name)
+    chosen = np.random.default_rng(0).permutation(table.num_rows)[:n_rows]
+    return table.take(pa.array(np.sort(chosen)))
+
+
+def documents() -> list[Document]:
+    """The Python documentation: language reference, standard library, NumPy; in random order, so
+    that the first few are like all of them."""
+    source = open_source(DATASET, cache=Path(os.devnull))
+    kept = [
+        document
+        for document in source.read(source.units())
+        if screen(document, max_document_bytes=DATASET.filters.max_document_bytes).is_kept
+    ]
+    return [kept[index] for index in np.random.default_rng(0).permutation(len(kept))]
+
+
+def chunks(tokenizer: Tokenizer, n_chunks: int, *, target_tokens: int | None = None) -> pa.Table:
+    """The first so many chunks of `documents`, of `schemas.CHUNKS`.
+
+    Args:
+        tokenizer: of the model that reads them.
+        n_chunks: at most; fewer where the documentation holds no more.
+        target_tokens: None: as long as the model reads.
+    """
+    batches = chunk_documents(
+        documents(),
+        dataset=DATASET,
+        revision="",
+        tokenizer=tokenizer,
+        sizes=resolve_sizes(
+            ChunkSizes(target_tokens=target_tokens), max_tokens=tokenizer.max_tokens
+        ),
+        tally=Tally(),
+    )
+    # a batch holds a thousand or more, or is the last
+    n_batches = n_chunks // 1000 + 1
+    return pa.Table.from_batches(islice(batches, n_batches), schemas.CHUNKS).slice(0, n_chunks)
