@@ -7,8 +7,10 @@ that needs one says so and ends where it is absent.
 
 import os
 import sys
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,8 @@ from acidburn_assets.core.chunks import Tally, Tokenizer, chunk_documents, resol
 from acidburn_assets.core.datasets import ChunkSizes, Dataset, Filters
 from acidburn_assets.core.documents import Document, screen
 from acidburn_assets.settings import PROJECT_ROOT
+
+_Item = TypeVar("_Item")
 
 DEFAULT_FOLDER = PROJECT_ROOT.parent / "shared" / "data"
 
@@ -56,16 +60,29 @@ def sample(name: str, n_rows: int) -> pa.Table:
     return table.take(pa.array(np.sort(chosen)))
 
 
+def texts(corpus: str) -> list[str]:
+    """Whole texts in random order, so that the first few are like all of them.
+
+    Args:
+        corpus: `python` for `documents`; `techdocs` for PEPs and Rust RFCs, joined from parts.
+    """
+    if corpus == "python":
+        return [document.text for document in documents()]
+    parts = read("techdocs_chunks").select(["doc", "text"])
+    joined: dict[str, list[str]] = {}
+    for doc, text in zip(parts["doc"].to_pylist(), parts["text"].to_pylist(), strict=True):
+        joined.setdefault(doc, []).append(text)
+    return ["\n\n".join(joined[doc]) for doc in _shuffled(sorted(joined))]
+
+
 def documents() -> list[Document]:
-    """The Python documentation: language reference, standard library, NumPy; in random order, so
-    that the first few are like all of them."""
+    """The Python documentation in random order: language reference, standard library, NumPy."""
     source = open_source(DATASET, cache=Path(os.devnull))
-    kept = [
+    return _shuffled(
         document
         for document in source.read(source.units())
         if screen(document, max_document_bytes=DATASET.filters.max_document_bytes).is_kept
-    ]
-    return [kept[index] for index in np.random.default_rng(0).permutation(len(kept))]
+    )
 
 
 def chunks(tokenizer: Tokenizer, n_chunks: int, *, target_tokens: int | None = None) -> pa.Table:
@@ -89,3 +106,8 @@ def chunks(tokenizer: Tokenizer, n_chunks: int, *, target_tokens: int | None = N
     # a batch holds a thousand or more, or is the last
     n_batches = n_chunks // 1000 + 1
     return pa.Table.from_batches(islice(batches, n_batches), schemas.CHUNKS).slice(0, n_chunks)
+
+
+def _shuffled(items: Iterable[_Item]) -> list[_Item]:
+    kept = list(items)
+    return [kept[index] for index in np.random.default_rng(0).permutation(len(kept))]

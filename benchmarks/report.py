@@ -41,7 +41,9 @@ def show(
         markup=False,
     )
     if is_json:
-        print(json.dumps({"benchmark": title, **facts, **machine, "rows": [_plain(r) for r in rows]}))
+        print(
+            json.dumps({"benchmark": title, **facts, **machine, "rows": [_plain(r) for r in rows]})
+        )
 
 
 def _cell(value: Any) -> str:

@@ -28,9 +28,7 @@ class Spread(NamedTuple):
     high: float  # greatest
 
     def __str__(self) -> str:
-        return " ".join(
-            [f"{self.median:,.3g}", f"({self.low:,.3g}\N{EN DASH}{self.high:,.3g})"]
-        )
+        return " ".join([f"{self.median:,.3g}", f"({self.low:,.3g}\N{EN DASH}{self.high:,.3g})"])
 
 
 def time_rounds(
@@ -82,9 +80,7 @@ def ratio(laps: Sequence[Lap], base: Sequence[Lap], *, clock: Clock) -> Spread:
         base: of the other, in the same rounds.
         clock: whose seconds.
     """
-    return spread(
-        [getattr(b, clock) / getattr(a, clock) for a, b in zip(laps, base, strict=True)]
-    )
+    return spread([getattr(b, clock) / getattr(a, clock) for a, b in zip(laps, base, strict=True)])
 
 
 def _time(work: Callable[[], object]) -> Lap:

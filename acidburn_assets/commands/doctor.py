@@ -113,9 +113,10 @@ def _postgres(configured: Settings) -> str:
 
 def _model(configured: Settings) -> str:
     card = backends.describe_model(configured)
+    revision = f" at {card.revision[:12]}" if card.revision else ""
     return (
-        f"{' '.join([card.name, card.revision[:12]]).strip()}, {card.dim}-d, {card.pooling} pooling, reads "
-        f"{card.max_tokens} tokens, fingerprint {card.fingerprint}"
+        f"{card.name}{revision}, {card.dim}-d, {card.pooling} pooling, reads {card.max_tokens} "
+        f"tokens, fingerprint {card.fingerprint}"
     )
 
 

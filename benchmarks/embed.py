@@ -1,0 +1,130 @@
+"""Encodes the same texts by our encoder and by `SentenceTransformer.encode`.
+
+Two kinds of text: chunks as long as the model reads, and texts of skewed lengths, most of them
+short. On a CPU the peer gets torch's threads, ours as many of its own; seconds of CPU count both
+alike. How near ours come to float32 is told by the worst cosine and by recall@10: how many of a
+text's ten nearest by the reference's vectors are among its ten nearest by ours.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from acidburn_assets.adapters import models
+from acidburn_assets.adapters.encoder import SentenceEncoder, load_encoder
+from acidburn_assets.adapters.tokenizer import load_tokenizer
+from benchmarks import evaluation, report, timing
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+K = 10
+NEAR_MAXIMUM = 0.8  # of what the model reads, at least
+MEDIAN_WORDS, SIGMA = 16, 1.0
+"""Of the skewed lengths, log-normal: titles and questions mostly, with a tail of long passages."""
+
+
+@click.command()
+@click.option("--long", "n_long", default=48, show_default=True, type=click.IntRange(K + 1))
+@click.option("--skewed", "n_skewed", default=512, show_default=True, type=click.IntRange(K + 1))
+@click.option("--rounds", "n_rounds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--model", default="minilm", show_default=True)
+@click.option("--json", "is_json", is_flag=True, help="End with one JSON object.")
+def command(n_long: int, n_skewed: int, n_rounds: int, model: str, is_json: bool) -> None:
+    """Compare encoders: speed, cosine to float32, recall@10."""
+    import torch
+    from sentence_transformers import SentenceTransformer, __version__
+
+    tokenizer = load_tokenizer(model)
+    chunks = evaluation.chunks(tokenizer, 2_000)
+    is_long = chunks["n_tokens"].to_numpy() >= NEAR_MAXIMUM * tokenizer.max_tokens
+    passages = chunks["text"].to_pylist()
+    long = [text for text, chosen in zip(passages, is_long, strict=True) if chosen][:n_long]
+    corpora = {"near maximum": long, "skewed": skew(passages, n_skewed)}
+    ours = load_encoder(model)
+    exact = load_encoder(model, dtype="float32")
+    peer = SentenceTransformer(str(models.find(model).folder), device=ours.device)
+    encode: dict[str, Callable[[Sequence[str]], np.ndarray]] = {
+        f"ours, {ours.dtype}": partial(_encode, ours),
+        "ours, float32": partial(_encode, exact),
+        "SentenceTransformer, 32": partial(_encode_peer, peer, 32),
+        "SentenceTransformer, 512": partial(_encode_peer, peer, 512),
+    }
+    rows = []
+    for kind, texts in corpora.items():
+        made = {name: work(texts) for name, work in encode.items()}
+        laps = timing.time_rounds(
+            {name: partial(work, texts) for name, work in encode.items()},
+            n_rounds=n_rounds,
+            is_warmed=True,
+        )
+        reference = made["SentenceTransformer, 32"]
+        first = laps[next(iter(encode))]
+        for name, vectors in made.items():
+            gap = 1 - np.einsum("nd,nd->n", vectors.astype(float), reference.astype(float))
+            rows.append(
+                {
+                    "encoder": f"{kind}: {name}",
+                    "texts per CPU-second": timing.rate(laps[name], len(texts), clock="cpu"),
+                    "CPU, speed to ours": timing.ratio(laps[name], first, clock="cpu"),
+                    "wall, speed to ours": timing.ratio(laps[name], first, clock="wall"),
+                    "1 - cosine, mean": float(gap.mean()),
+                    "worst": float(gap.max()),
+                    "recall@10": recall(vectors, reference),
+                }
+            )
+    facts = {
+        **{f"{kind}, texts": len(texts) for kind, texts in corpora.items()},
+        **{f"{kind}, tokens": int(tokenizer.count(t).sum()) for kind, t in corpora.items()},
+        "model": model,
+        "device": ours.device,
+        "torch_threads": torch.get_num_threads(),
+        "sentence-transformers": __version__,
+        "rounds": n_rounds,
+    }
+    report.show("embed", rows, facts=facts, is_json=is_json)
+
+
+def skew(passages: Sequence[str], n_texts: int) -> list[str]:
+    """Beginnings of passages, of log-normal length; the same every time.
+
+    Args:
+        passages: in random order, taken again from the first where there are too few.
+        n_texts: how many are wanted.
+    """
+    n_words = np.random.default_rng(0).lognormal(np.log(MEDIAN_WORDS), SIGMA, n_texts).round()
+    return [
+        " ".join(passages[row % len(passages)].split()[: max(1, int(count))])
+        for row, count in enumerate(n_words)
+    ]
+
+
+def recall(vectors: np.ndarray, reference: np.ndarray) -> float:
+    """Share of each text's K nearest others that stay so, over all texts  # (n, dim) each."""
+    ours, theirs = _nearest(vectors), _nearest(reference)
+    return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(ours, theirs, strict=True)]))
+
+
+def _nearest(vectors: np.ndarray) -> list[list[int]]:
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest: list[list[int]] = np.argsort(-cosines, axis=1)[:, :K].tolist()
+    return nearest
+
+
+def _encode(encoder: SentenceEncoder, texts: Sequence[str]) -> np.ndarray:
+    return encoder.encode(texts, "document").vectors
+
+
+def _encode_peer(model: "SentenceTransformer", size: int, texts: Sequence[str]) -> np.ndarray:
+    made = model.encode(
+        list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False
+    )
+    return np.asarray(made)
+
+
+if __name__ == "__main__":
+    command()
