@@ -64,8 +64,7 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
     ) -> dg.AssetCheckResult:
         manifests = PoolTables(store.create(), pool).manifests()
         sealed = sum(manifest.n_chunks for manifest in manifests.values())
-        state = database.pool_state(postgres.create(), pool.name)
-        served = state.n_chunks if state else 0
+        served = database.count_vectors(postgres.create(), pool.name)
         return dg.AssetCheckResult(
             passed=served == sealed, metadata={"sealed": sealed, "served": served}
         )

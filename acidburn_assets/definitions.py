@@ -3,13 +3,14 @@
 Loads with an empty environment, in about a second, without importing a model's framework.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from acidburn_assets import asset_checks, settings
-from acidburn_assets.assets import Definition, dataset_assets, pool_assets
+from acidburn_assets.assets import Definition, dataset_assets, pool_assets, shared_assets
 from acidburn_assets.io_managers.objects import ParquetIOManagerFactory, RecordIOManagerFactory
 from acidburn_assets.io_managers.slices import SliceIOManagerFactory
 from acidburn_assets.resources import (
@@ -50,6 +51,12 @@ def build_resources(configured: settings.Settings) -> dict[str, Any]:
     }
 
 
+def _silent_logger() -> dg.LoggerDefinition:
+    logger = logging.Logger("acidburn.progress")
+    logger.addHandler(logging.NullHandler())
+    return dg.LoggerDefinition(lambda _: logger, description="Heard by the command line only.")
+
+
 def build_defs(
     overrides: Mapping[str, Any] | None = None,
     *,
@@ -66,7 +73,7 @@ def build_defs(
     """
     configured = settings.load()
     registry = configured.registry
-    assets: list[Definition] = []
+    assets: list[Definition] = shared_assets()
     for dataset in registry.datasets.values():
         assets += dataset_assets(dataset, registry, configured)
     for pool in registry.pools.values():
@@ -79,7 +86,8 @@ def build_defs(
         resources={**build_resources(configured), **(overrides or {})},
         # one process a run: a killed run leaves no child behind, and a model is loaded once
         executor=dg.in_process_executor,
-        loggers=dict(loggers or {}),
+        # a run of the command line names this logger; re-executed from the UI it has no display
+        loggers={"progress": _silent_logger(), **(loggers or {})},
     )
 
 

@@ -19,6 +19,16 @@ def shard_partitions(dataset: str) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=f"{dataset}_shards")
 
 
+def shard_keys(instance: dg.DagsterInstance, dataset: str) -> list[str]:
+    """The shards that the dataset's plan registered, in order.
+
+    Args:
+        instance: where the keys are kept.
+        dataset: name in the registry.
+    """
+    return sorted(instance.get_dynamic_partitions(f"{dataset}_shards"))
+
+
 def register_shards(instance: dg.DagsterInstance, dataset: str, keys: Iterable[str]) -> None:
     """Makes the dataset's partitions exactly these, before its plan is reported.
 
@@ -29,7 +39,7 @@ def register_shards(instance: dg.DagsterInstance, dataset: str, keys: Iterable[s
     """
     name = f"{dataset}_shards"
     planned = set(keys)
-    known = set(instance.get_dynamic_partitions(name))
+    known = set(shard_keys(instance, dataset))
     for key in sorted(known - planned):
         instance.delete_dynamic_partition(name, key)
     instance.add_dynamic_partitions(name, sorted(planned - known))

@@ -11,6 +11,7 @@ from acidburn_assets_tests.worlds import (
     clear_environment,
     copied_world,
     made_world,
+    quick_records,
     world,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "made_world",
     "moto_endpoint",
     "postgres_server",
+    "quick_records",
     "world",
 ]
 

@@ -22,28 +22,29 @@ pools:
 
 GRAPH = """
 alpha/assignments <- alpha/embeddings, p/cluster_model
-alpha/chunk_clusters <- alpha/assignments, alpha/plan
-alpha/chunk_embeddings <- alpha/assignments, alpha/chunks, alpha/embeddings, alpha/plan
-alpha/chunks <- alpha/plan
-alpha/embeddings <- alpha/chunks, alpha/plan
+alpha/chunk_clusters <- alpha/assignments
+alpha/chunk_embeddings <- alpha/assignments, alpha/chunks, alpha/embeddings
+alpha/chunks <- alpha/plan, encoder/model
+alpha/embeddings <- alpha/chunks, encoder/model
 alpha/manifest <- alpha/embeddings, alpha/plan
-alpha/plan <- alpha/source
+alpha/plan <- alpha/source, encoder/model
 alpha/source <-
 beta/assignments <- beta/embeddings, p/cluster_model
-beta/chunk_clusters <- beta/assignments, beta/plan
-beta/chunk_embeddings <- beta/assignments, beta/chunks, beta/embeddings, beta/plan
-beta/chunks <- beta/plan
-beta/embeddings <- beta/chunks, beta/plan
+beta/chunk_clusters <- beta/assignments
+beta/chunk_embeddings <- beta/assignments, beta/chunks, beta/embeddings
+beta/chunks <- beta/plan, encoder/model
+beta/embeddings <- beta/chunks, encoder/model
 beta/manifest <- beta/embeddings, beta/plan
-beta/plan <- beta/source
+beta/plan <- beta/source, encoder/model
 beta/source <-
-loose/chunks <- loose/plan
-loose/embeddings <- loose/chunks, loose/plan
+encoder/model <-
+loose/chunks <- encoder/model, loose/plan
+loose/embeddings <- encoder/model, loose/chunks
 loose/manifest <- loose/embeddings, loose/plan
-loose/plan <- loose/source
+loose/plan <- encoder/model, loose/source
 loose/source <-
 p/centroids <- alpha/assignments, beta/assignments, p/cluster_model
-p/cluster_headers <- p/centroids, p/cluster_map, p/cluster_model
+p/cluster_headers <- p/centroids, p/cluster_map
 p/cluster_map <- p/centroids, p/cluster_model
 p/cluster_model <- alpha/manifest, beta/manifest
 p/lineage <- alpha/assignments, beta/assignments

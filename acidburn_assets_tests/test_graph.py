@@ -1,12 +1,11 @@
 """The graph as a whole: what is made is made once, the same everywhere, and mended where it broke.
 
-Real Postgres, a real S3 server and the real small encoder; only the labelling service is a stand-in.
+Real Postgres, a real S3 server, the real small encoder; only the labelling service is a stand-in.
 """
 
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import boto3
 import dagster as dg
@@ -17,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from acidburn_assets import asset_checks, settings
 from acidburn_assets.adapters.embedded_postgres import EmbeddedPostgres
 from acidburn_assets.adapters.object_store import write_parquet
-from acidburn_assets.adapters.postgres import Postgres, pool_state
+from acidburn_assets.adapters.postgres import Postgres, count_vectors
 from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.commands.materialize import materialize
 from acidburn_assets.io_managers import versions
@@ -257,9 +256,13 @@ def change(
     ):
         changed.enter(patch)
         notes = folder / "data" / "notes"
-        removed = json.loads(gzip.decompress((notes / "first.jsonl.gz").read_bytes()).split(b"\n")[0])
+        removed = json.loads(
+            gzip.decompress((notes / "first.jsonl.gz").read_bytes()).split(b"\n")[0]
+        )
         (notes / "first.jsonl.gz").unlink()
-        rows = list(map(json.loads, gzip.decompress((notes / "second.jsonl.gz").read_bytes()).splitlines()))
+        rows = list(
+            map(json.loads, gzip.decompress((notes / "second.jsonl.gz").read_bytes()).splitlines())
+        )
         rows[0]["text"] = "A new sentence: sourdough starters are fed twice a day in summer."
         samples.write_jsonl(notes / "second.jsonl.gz", rows)
         finished = acidburn("materialize", "all")
@@ -345,7 +348,9 @@ def _run_checks(world: World) -> dict[str, bool]:
     found = {}
     for check in asset_checks.build(configured.registry.pool("library")):
         (spec,) = check.check_specs
-        needed = {name: resources[name] for name in check.required_resource_keys if name in resources}
+        needed = {
+            name: resources[name] for name in check.required_resource_keys if name in resources
+        }
         result = check(**needed)
         assert isinstance(result, dg.AssetCheckResult)
         found[spec.name] = bool(result.passed)
@@ -384,9 +389,7 @@ def test_checks_ran_with_the_assets_that_they_are_of(world: World) -> None:
 def _forget_a_cluster(world: World) -> None:
     lineage = Tables(world.store, dg.AssetKey(["library", "lineage"]))
     table = lineage.read(None)
-    write_parquet(
-        world.store, lineage.object_key(None), table.schema, table.slice(1).to_batches()
-    )
+    write_parquet(world.store, lineage.object_key(None), table.schema, table.slice(1).to_batches())
 
 
 def _delete_vectors(_: World) -> None:
@@ -419,8 +422,7 @@ def _database() -> Postgres:
 
 
 def _served(pool: str) -> int:
-    state = pool_state(_database(), pool)
-    return state.n_chunks if state else 0
+    return count_vectors(_database(), pool)
 
 
 def _sealed(world: World, *datasets: str) -> int:
@@ -433,7 +435,3 @@ def _sealed(world: World, *datasets: str) -> int:
             path = folder / "embeddings" / f"{shard['key']}.parquet"
             total += pq.read_metadata(path).num_rows
     return total
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()

@@ -28,8 +28,8 @@ MEDIAN_WORDS, SIGMA = 16, 1.0
 
 
 @click.command()
-@click.option("--long", "n_long", default=48, show_default=True, type=click.IntRange(K + 1))
-@click.option("--skewed", "n_skewed", default=512, show_default=True, type=click.IntRange(K + 1))
+@click.option("--long", "n_long", default=32, show_default=True, type=click.IntRange(K + 1))
+@click.option("--skewed", "n_skewed", default=128, show_default=True, type=click.IntRange(K + 1))
 @click.option("--rounds", "n_rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--model", default="minilm", show_default=True)
 @click.option("--json", "is_json", is_flag=True, help="End with one JSON object.")
@@ -53,27 +53,38 @@ def command(n_long: int, n_skewed: int, n_rounds: int, model: str, is_json: bool
         "SentenceTransformer, 32": partial(_encode_peer, peer, 32),
         "SentenceTransformer, 512": partial(_encode_peer, peer, 512),
     }
-    rows = []
-    for kind, texts in corpora.items():
-        made = {name: work(texts) for name, work in encode.items()}
-        laps = timing.time_rounds(
-            {name: partial(work, texts) for name, work in encode.items()},
+    for work in encode.values():
+        work(passages[:4])
+    vectors: dict[tuple[str, str], np.ndarray] = {}
+    laps = {
+        kind: timing.time_rounds(
+            {
+                name: partial(_keep, vectors, (kind, name), work, texts)
+                for name, work in encode.items()
+            },
             n_rounds=n_rounds,
             is_warmed=True,
         )
-        reference = made["SentenceTransformer, 32"]
-        first = laps[next(iter(encode))]
-        for name, vectors in made.items():
-            gap = 1 - np.einsum("nd,nd->n", vectors.astype(float), reference.astype(float))
+        for kind, texts in corpora.items()
+    }
+    first, *_, reference, _ = encode
+    rows = []
+    for kind, texts in corpora.items():
+        for name in encode:
+            own, others = laps[kind][name], laps[kind][first]
+            cosines = np.einsum("nd,nd->n", vectors[kind, name], vectors[kind, reference])
             rows.append(
                 {
                     "encoder": f"{kind}: {name}",
-                    "texts per CPU-second": timing.rate(laps[name], len(texts), clock="cpu"),
-                    "CPU, speed to ours": timing.ratio(laps[name], first, clock="cpu"),
-                    "wall, speed to ours": timing.ratio(laps[name], first, clock="wall"),
-                    "1 - cosine, mean": float(gap.mean()),
-                    "worst": float(gap.max()),
-                    "recall@10": recall(vectors, reference),
+                    "texts per CPU-second": timing.rate(own, len(texts), clock="cpu"),
+                    "CPU, speed to ours": timing.ratio(own, others, clock="cpu"),
+                    "wall, speed to ours": timing.ratio(own, others, clock="wall"),
+                    "1 - cosine, mean": float(1 - cosines.mean()),
+                    "worst": float(1 - cosines.min()),
+                    "recall@10": recall(
+                        vectors[kind, name],
+                        vectors[kind, reference],
+                    ),
                 }
             )
     facts = {
@@ -81,7 +92,7 @@ def command(n_long: int, n_skewed: int, n_rounds: int, model: str, is_json: bool
         **{f"{kind}, tokens": int(tokenizer.count(t).sum()) for kind, t in corpora.items()},
         "model": model,
         "device": ours.device,
-        "torch_threads": torch.get_num_threads(),
+        "torch threads": torch.get_num_threads(),
         "sentence-transformers": __version__,
         "rounds": n_rounds,
     }
@@ -124,6 +135,16 @@ def _encode_peer(model: "SentenceTransformer", size: int, texts: Sequence[str]) 
         list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False
     )
     return np.asarray(made)
+
+
+def _keep(
+    vectors: dict[tuple[str, str], np.ndarray],
+    key: tuple[str, str],
+    work: Callable[[Sequence[str]], np.ndarray],
+    texts: Sequence[str],
+) -> None:
+    made = work(texts).astype(np.float64)
+    vectors[key] = made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from acidburn_assets.core.quality import Interval
 from benchmarks.timing import Spread
 
 
@@ -39,11 +40,11 @@ def show(
     console.print(
         ", ".join(f"{name} {_cell(value)}" for name, value in {**facts, **machine}.items()),
         markup=False,
+        soft_wrap=True,
     )
     if is_json:
-        print(
-            json.dumps({"benchmark": title, **facts, **machine, "rows": [_plain(r) for r in rows]})
-        )
+        plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        print(json.dumps({"benchmark": title, **facts, **machine, "rows": plain}))
 
 
 def _cell(value: Any) -> str:
@@ -51,12 +52,14 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, Spread):
         return str(value)
+    if isinstance(value, Interval):
+        return f"{value.mean:.3f} ({value.low:.3f}\N{EN DASH}{value.high:.3f})"
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value._asdict() if isinstance(value, Spread) else value for name, value in row.items()
-    }
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spread):
+        return value._asdict()
+    return value.model_dump() if isinstance(value, Interval) else value

@@ -28,7 +28,8 @@ class Spread(NamedTuple):
     high: float  # greatest
 
     def __str__(self) -> str:
-        return " ".join([f"{self.median:,.3g}", f"({self.low:,.3g}\N{EN DASH}{self.high:,.3g})"])
+        median, low, high = (f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in self)
+        return f"{median} ({low}\N{EN DASH}{high})"
 
 
 def time_rounds(

@@ -17,6 +17,7 @@ from acidburn_assets.assets import (
     cluster_map,
     cluster_model,
     embeddings,
+    encoder,
     lineage,
     manifest,
     plan,
@@ -52,6 +53,11 @@ def dataset_assets(dataset: Dataset, registry: Registry, settings: Settings) -> 
             chunk_clusters.build(dataset, pool),
         ]
     return made
+
+
+def shared_assets() -> list[Definition]:
+    """Nodes that belong to no dataset and no pool."""
+    return [encoder.source()]
 
 
 def pool_assets(pool: Pool, registry: Registry, settings: Settings) -> list[Definition]:

@@ -22,12 +22,13 @@ SHARDS_PER_RUN = 128
 
 def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
     """The node of one dataset."""
+    model_key = specs.key(pool.name, "cluster_model")
 
     @dg.asset(
         key=specs.key(dataset.name, "assignments"),
         ins={
             "embeddings": dg.AssetIn(specs.key(dataset.name, "embeddings")),
-            "cluster_model": dg.AssetIn(specs.key(pool.name, "cluster_model")),
+            "cluster_model": dg.AssetIn(model_key),
         },
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
@@ -59,6 +60,6 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
                 },
             )
 
-        return work(make)
+        return work(make, read={model_key: cluster_model})
 
     return assignments

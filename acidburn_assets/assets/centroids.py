@@ -19,10 +19,11 @@ from acidburn_assets.resources import StoreResource
 
 def build(pool: Pool) -> dg.AssetsDefinition:
     """The node of one pool."""
+    model_key = specs.key(pool.name, "cluster_model")
 
     @dg.asset(
         key=specs.key(pool.name, "centroids"),
-        ins={"cluster_model": dg.AssetIn(specs.key(pool.name, "cluster_model"))},
+        ins={"cluster_model": dg.AssetIn(model_key)},
         deps=[specs.key(dataset, "assignments") for dataset in pool.datasets],
         io_manager_key="tables",
         code_version=specs.version("centroids-1", pool.datasets),
@@ -57,7 +58,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 _figures(table),
             )
 
-        return work(make)
+        return work(make, read={model_key: cluster_model})
 
     return centroids
 

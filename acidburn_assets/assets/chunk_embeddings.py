@@ -9,9 +9,9 @@ from acidburn_assets.assets import specs
 from acidburn_assets.core.datasets import Dataset, Pool
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.io_managers.base import Made, Work, work
-from acidburn_assets.io_managers.objects import Tables
+from acidburn_assets.io_managers.objects import Tables, load_record
 from acidburn_assets.partitions import shard_partitions
-from acidburn_assets.resources import EncoderResource
+from acidburn_assets.resources import EncoderResource, StoreResource
 
 SHARDS_PER_RUN = 48
 """See `chunks.SHARDS_PER_RUN`."""
@@ -24,13 +24,13 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
         key=specs.key(dataset.name, "chunk_embeddings"),
         ins={
             name: dg.AssetIn(specs.key(dataset.name, name))
-            for name in ("plan", "chunks", "embeddings", "assignments")
+            for name in ("chunks", "embeddings", "assignments")
         },
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="slices",
         code_version=specs.version(
-            "chunk_embeddings-1", dataset.store_text, dataset.licence, pool.tier
+            "chunk_embeddings-1", dataset.store_text, specs.terms(dataset), pool.tier
         ),
         group_name=dataset.name,
         kinds={"postgres"},
@@ -39,12 +39,13 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
     )
     def chunk_embeddings(
         context: dg.AssetExecutionContext,
-        plan: Plan,
         chunks: Tables,
         embeddings: Tables,
         assignments: Tables,
+        store: StoreResource,
         encoder: EncoderResource,
     ) -> dg.Output[Work]:
+        plan: Plan = load_record(store.create(), specs.key(dataset.name, "plan"))
         facts = specs.pool_facts(pool, encoder.card())
 
         @cache
@@ -58,7 +59,9 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
             shard = plan.shard(specs.require(partition))
             sources = specs.slice_sources(context.instance, dataset.name, pool.name, shard.key)
 
-            def load(target: database.Postgres, made_from: str, run_id: str) -> database.LoadResult:
+            def load(
+                target: database.Postgres, made_from: str, run_id: str, is_forced: bool
+            ) -> database.LoadResult:
                 remove_unplanned(target)
                 return database.replace_chunk_embeddings(
                     target,
@@ -68,6 +71,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
                     embeddings=embeddings.batches(shard.key),
                     assignments=assignments.batches(shard.key),
                     store_text=dataset.store_text,
+                    is_forced=is_forced,
                 )
 
             return Made(load, {"clustering": sources["clustering"], **specs.COST_FREE})

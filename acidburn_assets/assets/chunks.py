@@ -5,6 +5,7 @@ from functools import cache
 import dagster as dg
 
 from acidburn_assets.adapters import pictures
+from acidburn_assets.assets import encoder as encoders
 from acidburn_assets.assets import specs
 from acidburn_assets.core import chunks as chunking
 from acidburn_assets.core import schemas
@@ -23,10 +24,12 @@ a run, and with it a concurrency pool. Source: Dagster 1.13.27, `asset_backfill.
 
 def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
     """The node of one dataset."""
+    plan_key = specs.key(dataset.name, "plan")
 
     @dg.asset(
         key=specs.key(dataset.name, "chunks"),
-        ins={"plan": dg.AssetIn(specs.key(dataset.name, "plan"))},
+        ins={"plan": dg.AssetIn(plan_key)},
+        deps=[encoders.KEY],
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="tables",
@@ -44,10 +47,12 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         description="Chunks of about the target's tokens, with their exact span in the document.",
     )
     def chunks(
+        context: dg.AssetExecutionContext,
         plan: Plan,
         sources: SourcesResource,
         encoder: EncoderResource,
     ) -> dg.Output[Work]:
+        encoders.observe_in_run(context.instance, encoder)
         reader = sources.create(dataset, revision=plan.revision)
         tokenizer = cache(encoder.tokenizer)
 
@@ -64,7 +69,7 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
             )
             return Made(Batches(schemas.CHUNKS, batches), lambda: _figures(tally))
 
-        return work(make)
+        return work(make, read={plan_key: plan})
 
     return chunks
 

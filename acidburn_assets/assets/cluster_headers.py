@@ -1,4 +1,4 @@
-"""`P/cluster_headers`: centroids and labels in Postgres, where questions are routed."""
+"""`P/cluster_headers`: centroids and labels in Postgres, for whoever reads the corpus by SQL."""
 
 import dagster as dg
 
@@ -7,7 +7,6 @@ from acidburn_assets.assets import specs
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.datasets import Pool
-from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.resources import EncoderResource
@@ -16,7 +15,6 @@ from acidburn_assets.resources import EncoderResource
 def build(pool: Pool) -> dg.AssetsDefinition:
     """The node of one pool."""
     map_key = specs.key(pool.name, "cluster_map")
-    model_key = specs.key(pool.name, "cluster_model")
 
     @dg.asset(
         key=specs.key(pool.name, "cluster_headers"),
@@ -24,16 +22,14 @@ def build(pool: Pool) -> dg.AssetsDefinition:
             "cluster_map": dg.AssetIn(map_key),
             "centroids": dg.AssetIn(specs.key(pool.name, "centroids")),
         },
-        deps=[model_key],
         io_manager_key="slices",
-        code_version=specs.version("cluster_headers-1", pool.tier),
+        code_version=specs.version("cluster_headers-1", pool.tier, pool.datasets),
         group_name=pool.name,
         kinds={"postgres"},
         pool="supabase",
         description="Centroid, title, keywords and sizes of every cluster, in Postgres.",
     )
     def cluster_headers(
-        context: dg.AssetExecutionContext,
         cluster_map: ClusterMap,
         centroids: Tables,
         encoder: EncoderResource,
@@ -59,23 +55,26 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 )
                 for card in cards
             ]
-            model = versions.require_materialization(context.instance, model_key, None)
-            clustering = versions.data_version(versions.tags_of(model))
 
-            def load(target: database.Postgres, made_from: str, run_id: str) -> database.LoadResult:
+            def load(
+                target: database.Postgres, made_from: str, run_id: str, is_forced: bool
+            ) -> database.LoadResult:
+                # a dataset that left the pool must not be found any more
+                database.keep_datasets(target, pool.name, pool.datasets)
                 return database.replace_cluster_headers(
                     target,
                     facts,
                     headers=headers,
                     centroids=vectors[[card.cluster_id for card in cards]],
                     source_sha256=cluster_map.content_version(),
-                    clustering=clustering,
+                    clustering=cluster_map.cluster_model_sha256,
                     run_id=run_id,
                     made_from=made_from,
+                    is_forced=is_forced,
                 )
 
             return Made(load, {"clusters": len(headers), **specs.COST_FREE})
 
-        return work(make)
+        return work(make, read={map_key: cluster_map})
 
     return cluster_headers

@@ -31,19 +31,20 @@ N_HELD_OUT = 10
 
 def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.AssetsDefinition:
     """The node of one pool."""
+    model_key = specs.key(pool.name, "cluster_model")
     has_key = bool(settings.xai_api_key.get_secret_value())
+    # keyless labels do not change with the model that would have been asked; with one, a higher
+    # budget goes on where a lower one ended, and what was answered is in the cache
+    asked = [settings.acidburn_label_model, settings.acidburn_label_budget_usd] if has_key else []
 
     @dg.asset(
         key=specs.key(pool.name, "cluster_map"),
         ins={
-            "cluster_model": dg.AssetIn(specs.key(pool.name, "cluster_model")),
+            "cluster_model": dg.AssetIn(model_key),
             "centroids": dg.AssetIn(specs.key(pool.name, "centroids")),
         },
         io_manager_key="records",
-        # keyless labels do not change with the model that would have been asked
-        code_version=specs.version(
-            "cluster_map-1", settings.acidburn_label_model if has_key else "keyless"
-        ),
+        code_version=specs.version("cluster_map-1", asked, [specs.terms(one) for one in datasets]),
         group_name=pool.name,
         kinds={"json"},
         pool="labels",
@@ -70,8 +71,8 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 n_held_out=N_HELD_OUT,
             )
             heuristics = describe(texts.samples(), mapping.nearest_clusters(vectors))
-            asked = labeler.create(objects, pool.name)
-            run = _ask(asked, heuristics, texts, tables, vectors) if asked else None
+            grok = labeler.create(objects, pool.name)
+            run = _ask(grok, heuristics, texts, tables, vectors) if grok else None
             if run is not None:
                 context.log.info(
                     f"{len(run.labels)} labels by {settings.acidburn_label_model} for "
@@ -106,7 +107,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
             made = made.with_faithfulness(scores)
             return Made(made, _figures(made))
 
-        return work(make)
+        return work(make, read={model_key: cluster_model})
 
     return cluster_map
 

@@ -6,15 +6,16 @@ from functools import cache
 import dagster as dg
 import pyarrow as pa
 
+from acidburn_assets.assets import encoder as encoders
 from acidburn_assets.assets import specs
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core import schemas
 from acidburn_assets.core.datasets import Dataset
-from acidburn_assets.core.plan import Plan, check_budget
+from acidburn_assets.core.plan import check_budget
 from acidburn_assets.io_managers.base import Made, Work, work
-from acidburn_assets.io_managers.objects import Batches, Tables
+from acidburn_assets.io_managers.objects import Batches, Tables, load_record
 from acidburn_assets.partitions import shard_partitions
-from acidburn_assets.resources import EncoderResource
+from acidburn_assets.resources import EncoderResource, StoreResource
 from acidburn_assets.settings import Settings
 
 SHARDS_PER_RUN = 32
@@ -26,10 +27,8 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=specs.key(dataset.name, "embeddings"),
-        ins={
-            "plan": dg.AssetIn(specs.key(dataset.name, "plan")),
-            "chunks": dg.AssetIn(specs.key(dataset.name, "chunks")),
-        },
+        ins={"chunks": dg.AssetIn(specs.key(dataset.name, "chunks"))},
+        deps=[encoders.KEY],
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="tables",
@@ -41,8 +40,16 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         pool="gpu",
         description="Unit vectors of the chunks, by the encoder that the settings name.",
     )
-    def embeddings(plan: Plan, chunks: Tables, encoder: EncoderResource) -> dg.Output[Work]:
+    def embeddings(
+        context: dg.AssetExecutionContext,
+        chunks: Tables,
+        store: StoreResource,
+        encoder: EncoderResource,
+    ) -> dg.Output[Work]:
+        # no input: a new plan that leaves a shard's chunks as they are must not embed them again
+        plan = load_record(store.create(), specs.key(dataset.name, "plan"))
         check_budget(plan, dataset.budget_usd)
+        encoders.observe_in_run(context.instance, encoder)
         load = cache(encoder.create)
 
         def make(partition: str | None) -> Made:

@@ -20,13 +20,14 @@ from acidburn_assets.resources import EncoderResource
 
 def build(dataset: Dataset) -> dg.AssetsDefinition:
     """The node of one dataset."""
+    plan_key = specs.key(dataset.name, "plan")
     chunks_key = specs.key(dataset.name, "chunks")
     embeddings_key = specs.key(dataset.name, "embeddings")
 
     @dg.asset(
         key=specs.key(dataset.name, "manifest"),
         ins={
-            "plan": dg.AssetIn(specs.key(dataset.name, "plan")),
+            "plan": dg.AssetIn(plan_key),
             "embeddings": dg.AssetIn(embeddings_key),
         },
         io_manager_key="records",
@@ -95,7 +96,7 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
                 },
             )
 
-        return work(make)
+        return work(make, read={plan_key: plan})
 
     return manifest
 

@@ -6,6 +6,7 @@ sees a plan without its partitions.
 
 import dagster as dg
 
+from acidburn_assets.assets import encoder as encoders
 from acidburn_assets.assets import specs
 from acidburn_assets.core import chunks as chunking
 from acidburn_assets.core import plan as planning
@@ -13,8 +14,9 @@ from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import Made, Work, work
+from acidburn_assets.io_managers.objects import load_record
 from acidburn_assets.partitions import register_shards
-from acidburn_assets.resources import EncoderResource, SourcesResource
+from acidburn_assets.resources import EncoderResource, SourcesResource, StoreResource
 from acidburn_assets.settings import Settings
 
 
@@ -41,10 +43,11 @@ def source(dataset: Dataset) -> dg.SourceAsset:
 
 def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
     """The node of one dataset."""
+    plan_key = specs.key(dataset.name, "plan")
 
     @dg.asset(
-        key=specs.key(dataset.name, "plan"),
-        deps=[specs.key(dataset.name, "source")],
+        key=plan_key,
+        deps=[specs.key(dataset.name, "source"), encoders.KEY],
         io_manager_key="records",
         code_version=specs.version(
             "plan-1",
@@ -60,8 +63,12 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         description="Documents, tokens, chunks, shards and cost, before any money is spent.",
     )
     def plan(
-        context: dg.AssetExecutionContext, sources: SourcesResource, encoder: EncoderResource
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        sources: SourcesResource,
+        encoder: EncoderResource,
     ) -> dg.Output[Work]:
+        encoders.observe_in_run(context.instance, encoder)
         reader = sources.create(dataset)
         versions.observe_revision(
             context.instance, specs.key(dataset.name, "source"), reader.revision()
@@ -71,10 +78,14 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
             made = planning.plan_dataset(
                 dataset, reader, tokenizer=encoder.tokenizer(), card=encoder.card()
             )
-            register_shards(context.instance, dataset.name, [shard.key for shard in made.shards])
             return Made(made, _figures(made))
 
-        return work(make)
+        def register() -> None:
+            """Also where the plan was made by another machine, whose partitions are not here."""
+            stored: Plan = load_record(store.create(), plan_key)
+            register_shards(context.instance, dataset.name, [shard.key for shard in stored.shards])
+
+        return work(make, before_event=register)
 
     return plan
 

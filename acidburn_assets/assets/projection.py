@@ -17,10 +17,11 @@ from acidburn_assets.resources import StoreResource
 
 def build(pool: Pool) -> dg.AssetsDefinition:
     """The node of one pool."""
+    map_key = specs.key(pool.name, "cluster_map")
 
     @dg.asset(
         key=specs.key(pool.name, "projection"),
-        ins={"cluster_map": dg.AssetIn(specs.key(pool.name, "cluster_map"))},
+        ins={"cluster_map": dg.AssetIn(map_key)},
         deps=[specs.key(dataset, "assignments") for dataset in pool.datasets],
         io_manager_key="tables",
         code_version=specs.version("projection-1", pool.datasets, pool.settings.seed),
@@ -60,6 +61,6 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 },
             )
 
-        return work(make)
+        return work(make, read={map_key: cluster_map})
 
     return projection

@@ -66,6 +66,11 @@ def reading_facts(dataset: Dataset) -> dict[str, Any]:
     )
 
 
+def terms(dataset: Dataset) -> list[Any]:
+    """Under which terms the dataset may be shown: what is stored with it must follow."""
+    return [dataset.licence, dataset.may_redistribute_text]
+
+
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     """A PNG that the UI shows inline.
 

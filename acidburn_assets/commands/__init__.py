@@ -14,7 +14,9 @@ import click
 from acidburn_assets import __version__
 from acidburn_assets.core.errors import AcidburnError
 
-SUBCOMMANDS = ("doctor", "plan", "materialize", "ask", "audit", "export", "ui", "demo")
+SUBCOMMANDS = (
+    *("doctor", "plan", "materialize", "ask", "audit", "export", "unload", "ui", "demo"),
+)
 
 
 class _Commands(click.Group):
@@ -37,15 +39,18 @@ class _Commands(click.Group):
 def cli(debug: bool) -> None:
     """A public text corpus made into clusters that one person owns and can query."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # sixty lines for each new home
 
 
 def main() -> None:
     """Runs the command line; ends the process."""
     # a pool of tokenizer threads survives no fork, and the library warns about it at length
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = "--debug" in sys.argv
     try:
-        cli(standalone_mode=False)
+        # wherever it stands: who sees an error adds it at the end of the line
+        cli(["--debug", *arguments] if is_debug else arguments, standalone_mode=False)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:

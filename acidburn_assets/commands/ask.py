@@ -64,6 +64,11 @@ def show(answer: Answer, console: Console) -> None:
         )
         console.print(escape(_shorten(passage.text)), "")
     trail = answer.trail
+    if trail.n_shards_behind:
+        console.print(
+            f"[yellow]{trail.n_shards_behind} shards are loaded from an earlier clustering: "
+            f"acidburn materialize {answer.pool}[/yellow]"
+        )
     searched = ", ".join(
         f"{cluster.cluster_id} “{cluster.title}”" for cluster in trail.clusters_searched
     )

@@ -26,6 +26,8 @@ from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.commands.materialize import materialize
 from acidburn_assets.commands.presentation import format_bytes, format_seconds
 from acidburn_assets.core.cluster_map import ClusterMap
+from acidburn_assets.core.datasets import Registry
+from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.objects import load_record
 from acidburn_assets.runtime import backends
@@ -42,6 +44,7 @@ def command(question: str) -> None:
     """Run the whole graph on this machine's Python documentation, then ask a question."""
     started = time.perf_counter()
     configured = settings.load()
+    check_registry(configured.registry)
     console = Console(stderr=True, highlight=False)
     outcome = materialize("all")
     if outcome.failures:
@@ -90,6 +93,21 @@ def command(question: str) -> None:
             }
         )
     )
+
+
+def check_registry(registry: Registry) -> None:
+    """The demo makes all of a registry, so it must be a demo's: other people's corpora cost.
+
+    Raises:
+        ConfigError: it holds something else than Python documentation, or not the demo's pool.
+    """
+    others = [one.name for one in registry.datasets.values() if one.source != "python_docs"]
+    if others or POOL not in registry.pools:
+        raise ConfigError(
+            f"the demo makes only Python documentation in a pool {POOL!r}, and the registry has "
+            f"{others or sorted(registry.pools)}: unset ACIDBURN_DATASETS, or run acidburn "
+            "materialize on what you want"
+        )
 
 
 def _shard_events(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[dict[str, object]]:

@@ -73,6 +73,8 @@ def _try(name: str, check: Callable[[Settings], str], configured: Settings) -> F
         return Finding(name, False, f"{error}{advice}")
     except OSError as error:
         return Finding(name, False, f"{error}; check the path and its permissions")
+    except Exception as error:  # noqa: BLE001 - the other checks still say what they find
+        return Finding(name, False, f"unexpected {type(error).__name__}: {error}")
 
 
 def _registry(configured: Settings) -> str:

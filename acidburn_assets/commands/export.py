@@ -11,19 +11,17 @@ from pathlib import Path
 
 import click
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from acidburn_assets import settings
-from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.core import schemas
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.datasets import Pool, Registry
-from acidburn_assets.core.errors import ConfigError
-from acidburn_assets.core.plan import Plan
+from acidburn_assets.core.errors import ConfigError, SchemaError
 from acidburn_assets.io_managers.objects import Tables, load_record
+from acidburn_assets.io_managers.pools import PoolTables
 from acidburn_assets.runtime import backends
 
 
@@ -44,7 +42,7 @@ def command(pool: str, directory: Path, texts: bool) -> None:
     store = backends.open_store(configured)
     cluster_map: ClusterMap = load_record(store, dg.AssetKey([pool, "cluster_map"]))
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(directory / "cluster_map.json", cluster_map.without_private_text().to_bytes())
+    _replace(directory / "cluster_map.json", cluster_map.without_private_text(locked).to_bytes())
     centroids = Tables(store, dg.AssetKey([pool, "centroids"])).read(None)
     _write_table(directory / "centroids.parquet", centroids.schema, iter(centroids.to_batches()))
     dim = centroids.schema.field("centroid").type.list_size
@@ -52,11 +50,7 @@ def command(pool: str, directory: Path, texts: bool) -> None:
     rows = _write_table(
         directory / "clustered.parquet",
         schema,
-        (
-            batch
-            for name in chosen.datasets
-            for batch in _clustered(store, name, schema, has_texts=texts)
-        ),
+        _clustered(PoolTables(store, chosen), schema, has_texts=texts),
     )
     click.echo(f"{rows:,} chunks in {len(cluster_map.cards)} clusters: {directory}")
     if locked:
@@ -90,24 +84,14 @@ def clustered_schema(dim: int, *, has_texts: bool) -> pa.Schema:
 
 
 def _clustered(
-    store: ObjectStore, dataset: str, schema: pa.Schema, *, has_texts: bool
+    tables: PoolTables, schema: pa.Schema, *, has_texts: bool
 ) -> Iterator[pa.RecordBatch]:
-    plan: Plan = load_record(store, dg.AssetKey([dataset, "plan"]))
-    embeddings = Tables(store, dg.AssetKey([dataset, "embeddings"]))
-    assignments = Tables(store, dg.AssetKey([dataset, "assignments"]))
-    chunks = Tables(store, dg.AssetKey([dataset, "chunks"]))
-    for shard in plan.shards:
-        vectors = embeddings.read(shard.key)
-        placed = assignments.read(shard.key)
-        if not vectors["chunk_id"].equals(placed["chunk_id"]):
-            raise ConfigError(
-                f"{dataset}/{shard.key}: assignments are not of these embeddings; "
-                f"materialize {dataset}'s pool again"
-            )
-        n_rows = len(vectors)
+    manifests = tables.manifests()
+    for dataset, shard, vectors, placed in tables.placed(manifests):
+        tables.check_sealed(dataset, shard, manifests[dataset])
         columns = {
-            "dataset": pa.array(np.full(n_rows, dataset, dtype=object), pa.string()),
-            "shard": pa.array(np.full(n_rows, shard.key, dtype=object), pa.string()),
+            "dataset": pa.repeat(pa.scalar(dataset), len(vectors)),
+            "shard": pa.repeat(pa.scalar(shard), len(vectors)),
             "chunk_id": vectors["chunk_id"],
             "cluster_id": pc.if_else(
                 placed["is_noise"], pa.scalar(-1, pa.int32()), placed["cluster_id"]
@@ -117,7 +101,12 @@ def _clustered(
             "embedding": vectors["embedding"],
         }
         if has_texts:
-            texts = chunks.read(shard.key, ["doc_id", "text"])
+            texts = tables.table(dataset, "chunks").read(shard, ["chunk_id", "doc_id", "text"])
+            if not texts["chunk_id"].equals(vectors["chunk_id"]):
+                raise SchemaError(
+                    f"{dataset}/{shard}: the embeddings are not of these chunks; materialize "
+                    "them again"
+                )
             columns |= {"doc_id": texts["doc_id"], "text": texts["text"]}
         yield from pa.table(columns, schema=schema).to_batches()
 

@@ -1,8 +1,11 @@
 """The project's own Dagster instance: its home, and what a dead process left in it."""
 
+import fcntl
 import os
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -54,6 +57,27 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     return instance
 
 
+@contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Holds the state folder for one materialization: two would pay for the same shards.
+
+    The lock is the kernel's and ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "materialize.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another acidburn materialize is at work in {str(settings.home)!r}: wait for it, "
+                "or name another ACIDBURN_HOME"
+            ) from error
+        yield
+
+
 def process_tag() -> str:
     """Names this process so that it can be told from a later one of the same pid."""
     process = psutil.Process()
@@ -70,7 +94,8 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
     orphans = []
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)):
         tag = run.tags.get(PROCESS_TAG)
-        if tag is None:
+        # re-executed from the UI, a run has its parent's tags and a process of its own
+        if tag is None or run.parent_run_id is not None:
             continue
         host, pid, started = tag.rsplit(":", 2)
         if host == socket.gethostname() and not _is_alive(int(pid), float(started)):

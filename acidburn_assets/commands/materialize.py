@@ -14,17 +14,22 @@ import click
 import dagster as dg
 
 from acidburn_assets import settings
-from acidburn_assets.commands.instance import PROCESS_TAG, open_instance, process_tag
+from acidburn_assets.assets import encoder
+from acidburn_assets.commands.instance import PROCESS_TAG, only_one, open_instance, process_tag
 from acidburn_assets.commands.progress import LOGGER, Display, progress_logger
 from acidburn_assets.core.datasets import Registry
-from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.core.errors import AcidburnError, ConfigError
 from acidburn_assets.definitions import build_defs
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import FORCE_TAG, AssetIOManager
 from acidburn_assets.runtime import backends
+from acidburn_assets.settings import Settings
 
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
+
+_WITH_MODEL = ("plan", "chunks", "embeddings")
+"""Assets that depend on the embedding model."""
 
 _OF_DATASET = ("plan", "chunks", "embeddings", "manifest")
 """What a dataset is by itself; the rest of its assets need its pool."""
@@ -42,17 +47,19 @@ class Outcome:
 
 @click.command()
 @click.argument("target")
-@click.option("--force", is_flag=True, help="Make everything again, even what is up to date.")
-def command(target: str, force: bool) -> None:
+@click.option("--only", multiple=True, metavar="ASSET", help="Only this asset; may be repeated.")
+@click.option("--force", is_flag=True, help="Make again even what is up to date.")
+def command(target: str, only: tuple[str, ...], force: bool) -> None:
     """Make what is missing or out of date.
 
     TARGET is a dataset (plan, chunks, embeddings, manifest), a pool (all that it needs), or
     `all`.
     """
-    outcome = materialize(target, is_forced=force)
+    outcome = materialize(target, only=only or None, is_forced=force)
+    is_idle = not outcome.n_made and not outcome.failures
     click.echo(
         f"made {outcome.n_made} asset partitions in {outcome.seconds:.1f} s"
-        + ("" if outcome.n_made else ": everything was up to date")
+        + (": everything was up to date" if is_idle else "")
     )
     if outcome.failures:
         left = f"; not tried: {', '.join(outcome.skipped)}" if outcome.skipped else ""
@@ -68,6 +75,8 @@ def materialize(
 ) -> Outcome:
     """Materializes a dataset, a pool or everything, asset by asset, in dependency order.
 
+    What fails is kept in the outcome; what does not depend on it is made all the same.
+
     Args:
         target: a dataset, a pool, or `all`.
         only: names of assets; others are left out.
@@ -75,68 +84,114 @@ def materialize(
         display: where progress is shown; a new one on stderr when left out.
 
     Raises:
-        ConfigError: no such dataset or pool.
+        ConfigError: no such dataset, pool or asset, or another materialization is at work here.
     """
-    started = time.perf_counter()
     configured = settings.load()
-    outcome = Outcome()
-    with display or Display() as shown:
+    with display or Display() as shown, only_one(configured), open_instance(configured) as instance:
+        session = _Session(configured, instance, shown, is_forced=is_forced)
+        return session.materialize(target, only)
+
+
+class _Session:
+    """One materialization: the graph, its managers as they are needed, and what came of it."""
+
+    def __init__(
+        self, configured: Settings, instance: dg.DagsterInstance, shown: Display, *, is_forced: bool
+    ) -> None:
+        self._settings = configured
+        self._instance = instance
+        self._shown = shown
+        self._is_forced = is_forced
         definitions = build_defs(loggers={LOGGER: progress_logger(shown)})
-        graph = definitions.resolve_asset_graph()
-        job = definitions.resolve_implicit_global_asset_job_def()
-        wanted = [
-            key
-            for key in _select(graph, configured.registry, target)
-            if only is None or key.path[-1] in only
-        ]
-        managers = _managers(definitions, {_manager_of(graph, key) for key in wanted})
-        with open_instance(configured) as instance:
-            for key in wanted:
-                name = key.to_user_string()
-                parents = {parent.to_user_string() for parent in graph.get(key).parent_keys}
-                if parents & {*outcome.failures, *outcome.skipped}:
-                    outcome.skipped.append(name)
-                    shown.skip(name, "not tried, something upstream failed")
-                    continue
-                if key.path[-1] == "plan":
-                    dataset = configured.registry.dataset(key.path[0])
-                    revision = backends.open_source(configured, dataset).revision()
-                    versions.observe_revision(
-                        instance, dg.AssetKey([dataset.name, "source"]), revision
-                    )
-                manager = managers[_manager_of(graph, key)]
-                ranges = _ranges(instance, graph, key, None if is_forced else manager)
-                for partitions in ranges:
-                    shown.start(name, len(partitions))
-                    tags = {PROCESS_TAG: process_tag()}
-                    if is_forced:
-                        tags[FORCE_TAG] = "true"
-                    if partitions[0] is not None and partitions[-1] is not None:
-                        tags |= {_RANGE_START: partitions[0], _RANGE_END: partitions[-1]}
-                    result = job.execute_in_process(
-                        instance=instance,
-                        asset_selection=[key],
-                        tags=tags,
-                        run_config={"loggers": {LOGGER: {}}},
-                        raise_on_error=False,
-                    )
-                    outcome.n_made += shown.n_made
-                    if not result.success:
-                        outcome.failures[name] = "; ".join(shown.failures)
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+        self._resources = dict(definitions.resources or {})
+        self._graph = definitions.resolve_asset_graph()
+        self._job = definitions.resolve_implicit_global_asset_job_def()
+        self._managers: dict[str, AssetIOManager] = {}
+        self._outcome = Outcome()
+
+    def materialize(self, target: str, only: Collection[str] | None) -> Outcome:
+        started = time.perf_counter()
+        wanted = _select(self._graph, self._settings.registry, target, only)
+        if any(key.path[-1] in _WITH_MODEL for key in wanted):
+            card = backends.describe_model(self._settings)
+            versions.observe_revision(self._instance, encoder.KEY, card.fingerprint)
+        for key in wanted:
+            name = key.to_user_string()
+            parents = {parent.to_user_string() for parent in self._graph.get(key).parent_keys}
+            if parents & {*self._outcome.failures, *self._outcome.skipped}:
+                self._outcome.skipped.append(name)
+                self._shown.skip(name, "not tried, something upstream failed")
+                continue
+            try:
+                self._make(key, is_asked_for=only is not None)
+            except AcidburnError as error:  # a back end is away: what does not need it goes on
+                self._outcome.failures[name] = str(error)
+                self._shown.skip(name, str(error))
+        self._outcome.seconds = time.perf_counter() - started
+        return self._outcome
+
+    def _make(self, key: dg.AssetKey, *, is_asked_for: bool) -> None:
+        name = key.to_user_string()
+        if key.path[-1] == "plan":
+            self._observe_source(key.path[0], is_asked_for=is_asked_for)
+        manager = None if self._is_forced else self._manager_of(key)
+        for partitions in _ranges(self._instance, self._graph, key, manager):
+            self._shown.start(name, len(partitions))
+            tags = {PROCESS_TAG: process_tag()}
+            if self._is_forced:
+                tags[FORCE_TAG] = "true"
+            if partitions[0] is not None and partitions[-1] is not None:
+                tags |= {_RANGE_START: partitions[0], _RANGE_END: partitions[-1]}
+            result = self._job.execute_in_process(
+                instance=self._instance,
+                asset_selection=[key],
+                tags=tags,
+                run_config={"loggers": {LOGGER: {}}},
+                raise_on_error=False,
+            )
+            self._outcome.n_made += self._shown.n_made
+            if not result.success:
+                self._outcome.failures[name] = "; ".join(self._shown.failures)
+
+    def _observe_source(self, name: str, *, is_asked_for: bool) -> None:
+        """Looks whether the dataset has changed.
+
+        A hub's branch moves by itself, and a new revision means that all is embedded again: it is
+        followed when somebody asks for the plan, not in passing.
+        """
+        dataset = self._settings.registry.dataset(name)
+        plan = versions.latest_materialization(self._instance, dg.AssetKey([name, "plan"]), None)
+        if dataset.source == "huggingface" and plan is not None and not is_asked_for:
+            return
+        revision = backends.open_source(self._settings, dataset).revision()
+        versions.observe_revision(self._instance, dg.AssetKey([name, "source"]), revision)
+
+    def _manager_of(self, key: dg.AssetKey) -> AssetIOManager:
+        """Opened when first needed: without Postgres there is still much to make."""
+        name = self._graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)
+        if name not in self._managers:
+            context = dg.build_init_resource_context()
+            self._managers[name] = self._resources[name].create_io_manager(context)
+        return self._managers[name]
 
 
-def _select(graph: Any, registry: Registry, target: str) -> list[dg.AssetKey]:
+def _select(
+    graph: Any, registry: Registry, target: str, only: Collection[str] | None
+) -> list[dg.AssetKey]:
     """Keys to look at, parents first."""
     ordered = [key for key in graph.toposorted_asset_keys if graph.get(key).is_materializable]
+    known = {key.path[-1] for key in ordered}
+    if only is not None and not known.issuperset(only):
+        raise ConfigError(f"no asset {sorted(set(only) - known)[0]!r}; there are {sorted(known)}")
+    chosen = [key for key in ordered if only is None or key.path[-1] in only]
     if target == "all":
-        return ordered
+        return chosen
     if target in registry.datasets:
-        return [key for key in ordered if key.path[0] == target and key.path[-1] in _OF_DATASET]
+        of_dataset = only if only is not None else _OF_DATASET
+        return [key for key in chosen if key.path[0] == target and key.path[-1] in of_dataset]
     if target in registry.pools:
         owners = {target, *registry.pools[target].datasets}
-        return [key for key in ordered if key.path[0] in owners]
+        return [key for key in chosen if key.path[0] in owners]
     raise ConfigError(
         f"no dataset or pool {target!r}; datasets are {sorted(registry.datasets)}, "
         f"pools are {sorted(registry.pools)}, or say all"
@@ -164,15 +219,3 @@ def _ranges(
     # consecutive positions share the difference between position and rank
     for _, group in groupby(enumerate(stale), key=lambda ranked: ranked[1][0] - ranked[0]):
         yield [partition for _, (_, partition) in group]
-
-
-def _manager_of(graph: Any, key: dg.AssetKey) -> str:
-    name: str = graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)
-    return name
-
-
-def _managers(definitions: dg.Definitions, names: Collection[str]) -> dict[str, AssetIOManager]:
-    """Opens what the wanted assets are stored in, and nothing else: a plan needs no Postgres."""
-    context = dg.build_init_resource_context()
-    resources = definitions.resources or {}
-    return {name: resources[name].create_io_manager(context) for name in names}

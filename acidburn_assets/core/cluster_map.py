@@ -8,7 +8,7 @@ model) and `adapters.labeler` (with one). Here they are put together, made uniqu
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -207,13 +207,18 @@ class ClusterMap(_Described):
         )
         return self.model_copy(update={"cards": cards})
 
-    def without_private_text(self) -> Self:
+    def without_private_text(self, private_now: Collection[str] = ()) -> Self:
         """The map as it may be shown to others.
 
         Summaries that quote a dataset whose text may not be redistributed are emptied; titles,
         keywords and counts stay.
+
+        Args:
+            private_now: datasets that became private after the map was made.
         """
-        private = {terms.dataset for terms in self.datasets if not terms.may_redistribute_text}
+        private = set(private_now) | {
+            terms.dataset for terms in self.datasets if not terms.may_redistribute_text
+        }
         blank = {"summary": "", "summary_chunk_id": None, "summary_dataset": None}
         cards = tuple(
             card.model_copy(update=blank) if card.summary_dataset in private else card

@@ -14,6 +14,9 @@ from acidburn_assets.core.records import Record
 
 Tier = Literal["knowledge", "verification", "none"]
 
+RESERVED = "encoder"
+"""Owner of the node that stands for the embedding model; no dataset or pool may be named so."""
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -181,6 +184,9 @@ def parse_registry(content: Any, *, origin: str) -> Registry:
         name: _make_pool(name, group, settings.get(name) or {}, origin=origin)
         for name, group in sorted(members.items())
     }
+    for name in (*pools, *datasets):
+        if name == RESERVED:
+            raise ConfigError(f"{origin}: {RESERVED!r} is the embedding model's own; rename it")
     for name in pools:
         if name in datasets:
             raise ConfigError(f"{origin}: {name!r} names a dataset and a pool; rename one")

@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
 
@@ -58,26 +58,51 @@ class Stored(NamedTuple):
     figures: Figures
 
 
+class Versioned(Protocol):
+    """A record that knows its version, as Dagster recorded it."""
+
+    def content_version(self) -> str: ...
+
+
 class Work(NamedTuple):
     """What an asset returns: how to make one partition (None: the asset has no partitions)."""
 
     make: Callable[[str | None], Made]
+    read: Mapping[dg.AssetKey, str]
+    before_event: Callable[[], None] | None
 
 
-def work(make: Callable[[str | None], Made]) -> dg.Output[Work]:
+def work(
+    make: Callable[[str | None], Made],
+    *,
+    read: Mapping[dg.AssetKey, Versioned] | None = None,
+    before_event: Callable[[], None] | None = None,
+) -> dg.Output[Work]:
     """Wraps the maker for the I/O manager.
 
     Args:
         make: called once per partition that is to be made, in order.
+        read: inputs that were read before the first partition is made. They count with the
+            version that was read: one that is made anew meanwhile must leave the result stale.
+        before_event: called when a partition is stored, whether it was made or reused, and before
+            it is reported.
     """
-    return dg.Output(Work(make), metadata=_NO_FRAMEWORK_EVENTS)
+    versions_read = {key: record.content_version() for key, record in (read or {}).items()}
+    return dg.Output(Work(make, versions_read, before_event), metadata=_NO_FRAMEWORK_EVENTS)
 
 
 class AssetIOManager(dg.IOManager):
     """Owns the loop, reuse, versions, events and failures; a subclass stores one format."""
 
     def store(
-        self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, run_id: str
+        self,
+        key: dg.AssetKey,
+        partition: str | None,
+        made: Made,
+        *,
+        made_from: str,
+        run_id: str,
+        is_forced: bool,
     ) -> Stored:
         """Writes one partition so that it is wholly there or not at all."""
         raise NotImplementedError
@@ -101,7 +126,7 @@ class AssetIOManager(dg.IOManager):
             # versions first: what changes upstream while we work must make the result stale
             current = versions.current_versions(
                 step.instance, step.job_def.asset_layer, key, partition
-            )
+            ).with_inputs(obj.read)
             started = time.perf_counter()
             try:
                 kept = None if is_forced else self._reusable(key, partition, current)
@@ -115,8 +140,11 @@ class AssetIOManager(dg.IOManager):
                         made,
                         made_from=current.fingerprint(),
                         run_id=step.run_id,
+                        is_forced=is_forced,
                     )
                     event = _event_of_new(key, partition, current, made, new, started)
+                if obj.before_event is not None:
+                    obj.before_event()
             except Exception as error:
                 failed[partition] = _reason(error)
                 context.log.error(failed[partition], exc_info=error)

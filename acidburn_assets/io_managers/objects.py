@@ -4,7 +4,8 @@ What a downstream asset gets is lazy for tables (`Tables`: nothing is read until
 at a time) and the parsed record for records.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import dagster as dg
@@ -25,6 +26,10 @@ from acidburn_assets.resources import StoreResource
 _MADE_FROM = "made-from"
 _CONTENT_VERSION = "content-version"
 _SCHEMA = "schema-version"
+_FIGURES = "figures"
+_ROWS = "rows"
+
+Metadata = Callable[[], dict[str, str]]
 
 
 class Batches(NamedTuple):
@@ -104,39 +109,46 @@ class ObjectIOManager(AssetIOManager):
         """Where this asset is stored."""
         raise NotImplementedError
 
-    def write(self, object_key: str, value: Any, metadata: dict[str, str]) -> ObjectInfo:
-        """Writes the value under the key, with this object metadata."""
-        raise NotImplementedError
-
-    def n_rows(self, object_key: str) -> int | None:
-        """Rows of the stored table; None for what is no table."""
+    def write(self, object_key: str, value: Any, metadata: Metadata) -> ObjectInfo:
+        """Writes the value under the key; the metadata is asked for when the value is complete."""
         raise NotImplementedError
 
     def store(
-        self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, run_id: str
+        self,
+        key: dg.AssetKey,
+        partition: str | None,
+        made: Made,
+        *,
+        made_from: str,
+        run_id: str,
+        is_forced: bool,  # noqa: ARG002 - an object is always replaced
     ) -> Stored:
-        metadata = {
-            _MADE_FROM: made_from,
-            _SCHEMA: str(schemas.SCHEMA_VERSION),
-            "run-id": run_id,
-        }
-        info = self.write(self.object_key(key, partition), made.value, metadata)
-        return self._stored(info)
+        def metadata() -> dict[str, str]:
+            figures = made.figures() if callable(made.figures) else made.figures
+            # what other assets read of a shard must be there though no event says it
+            plain = {name: value for name, value in figures.items() if _is_plain(value)}
+            return {
+                _MADE_FROM: made_from,
+                _SCHEMA: str(schemas.SCHEMA_VERSION),
+                _FIGURES: json.dumps(plain),
+                "run-id": run_id,
+            }
+
+        return self._stored(self.write(self.object_key(key, partition), made.value, metadata))
 
     def stored(self, key: dg.AssetKey, partition: str | None) -> Stored | None:
         info = self.objects.head(self.object_key(key, partition))
         return None if info is None else self._stored(info)
 
     def _stored(self, info: ObjectInfo) -> Stored:
-        def figures() -> dict[str, Any]:
-            rows = self.n_rows(info.key)
-            return {
-                **({} if rows is None else {"rows": rows}),
-                "bytes": info.n_bytes,
-                "sha256": info.sha256,
-                "uri": dg.MetadataValue.url(self.objects.uri(info.key)),
-            }
-
+        figures = {
+            **json.loads(info.metadata.get(_FIGURES, "{}")),
+            "bytes": info.n_bytes,
+            "sha256": info.sha256,
+            "uri": dg.MetadataValue.url(self.objects.uri(info.key)),
+        }
+        if _ROWS in info.metadata:
+            figures["rows"] = int(info.metadata[_ROWS])
         version = info.metadata.get(_CONTENT_VERSION, info.sha256)
         return Stored(version, info.metadata.get(_MADE_FROM, ""), figures)
 
@@ -147,21 +159,25 @@ class ParquetIOManager(ObjectIOManager):
     def object_key(self, key: dg.AssetKey, partition: str | None) -> str:
         return _object_key(key, partition, ".parquet")
 
-    def write(self, object_key: str, value: Any, metadata: dict[str, str]) -> ObjectInfo:
+    def write(self, object_key: str, value: Any, metadata: Metadata) -> ObjectInfo:
         table: Batches = value
+        n_rows = 0
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal n_rows
+            for batch in table.batches:
+                n_rows += batch.num_rows
+                yield batch
+
         info, _ = object_store.write_parquet(
             self.objects,
             object_key,
             table.schema,
-            table.batches,
-            metadata=metadata,
+            counted(),
+            metadata=lambda: {**metadata(), _ROWS: str(n_rows)},
             column_encoding=table.column_encoding,
         )
         return info
-
-    def n_rows(self, object_key: str) -> int | None:
-        with self.objects.open_parquet(object_key) as file:
-            return int(file.metadata.num_rows)
 
     def load_input(self, context: dg.InputContext) -> Tables:
         return Tables(self.objects, context.asset_key)
@@ -173,16 +189,21 @@ class RecordIOManager(ObjectIOManager):
     def object_key(self, key: dg.AssetKey, partition: str | None) -> str:
         return _object_key(key, partition, RECORDS[key.path[-1]][1])
 
-    def write(self, object_key: str, value: Any, metadata: dict[str, str]) -> ObjectInfo:
+    def write(self, object_key: str, value: Any, metadata: Metadata) -> ObjectInfo:
         record: StoredRecord = value
-        metadata = {**metadata, _CONTENT_VERSION: record.content_version()}
-        return self.objects.put_bytes(object_key, record.to_bytes(), metadata=metadata)
-
-    def n_rows(self, object_key: str) -> int | None:  # noqa: ARG002 - a record has no rows
-        return None
+        return self.objects.put_bytes(
+            object_key,
+            record.to_bytes(),
+            metadata={**metadata(), _CONTENT_VERSION: record.content_version()},
+        )
 
     def load_input(self, context: dg.InputContext) -> Any:
         return load_record(self.objects, context.asset_key)
+
+
+def _is_plain(value: Any) -> bool:
+    """Short enough for an object's metadata: numbers, and words that are no text."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 80)
 
 
 def load_record(objects: ObjectStore, key: dg.AssetKey) -> Any:

@@ -19,8 +19,8 @@ SHARD_TABLES: Mapping[str, Literal["chunk_embeddings", "chunk_clusters"]] = {
 }
 """Table of each partitioned asset; the one without partitions is `cluster_headers`."""
 
-Load = Callable[[Postgres, str, str], LoadResult]
-"""Loads one slice: (database, fingerprint for the ledger, run id) -> what was done."""
+Load = Callable[[Postgres, str, str, bool], LoadResult]
+"""Loads one slice: (database, fingerprint for the ledger, run id, forced) -> what was done."""
 
 
 class SliceIOManager(AssetIOManager):
@@ -30,10 +30,17 @@ class SliceIOManager(AssetIOManager):
         self.postgres = postgres
 
     def store(
-        self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, run_id: str
+        self,
+        key: dg.AssetKey,
+        partition: str | None,
+        made: Made,
+        *,
+        made_from: str,
+        run_id: str,
+        is_forced: bool,
     ) -> Stored:
         load: Load = made.value
-        load(self.postgres, made_from, run_id)
+        load(self.postgres, made_from, run_id, is_forced)
         stored = self.stored(key, partition)
         if stored is None:
             raise RuntimeError(f"the ledger has no row for {key.to_user_string()} {partition!r}")

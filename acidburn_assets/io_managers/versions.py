@@ -21,6 +21,7 @@ from dagster._core.definitions.data_version import (
 )
 
 from acidburn_assets.core.errors import NotMaterialized
+from acidburn_assets.partitions import shard_keys
 
 _INPUT_PREFIX = get_input_data_version_tag(dg.AssetKey("")).rstrip("/") + "/"
 
@@ -60,6 +61,10 @@ class Versions(NamedTuple):
                 str(pointer) if pointer is not None else NULL_EVENT_POINTER
             )
         return tags
+
+    def with_inputs(self, read: Mapping[dg.AssetKey, str]) -> "Versions":
+        """The same, but with these versions of inputs that were read earlier."""
+        return self._replace(inputs={**self.inputs, **read})
 
     def are_recorded_in(self, tags: Mapping[str, str]) -> bool:
         """True when a materialization with these tags was made from the same code and inputs."""
@@ -117,14 +122,19 @@ def current_versions(
 
 
 def latest_shards(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, tuple[int, str]]:
-    """Every partition's latest materialization: (storage id of its event, data version)."""
+    """Every present partition's latest materialization: (storage id of its event, data version).
+
+    Dagster keeps the events of partitions that a newer plan no longer has; they are left out.
+    """
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
     storage = instance.event_log_storage
     events = storage.get_latest_storage_id_by_partition(key, kind)
     tags = storage.get_latest_tags_by_partition(key, kind, [DATA_VERSION_TAG])
+    present = set(shard_keys(instance, key.path[0]))
     return {
         partition: (event, tags.get(partition, {}).get(DATA_VERSION_TAG, MISSING_VERSION))
         for partition, event in events.items()
+        if partition in present
     }
 
 

@@ -7,7 +7,7 @@ read by byte range, each page compared with the checksum in its header. What the
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def write_parquet(
     schema: pa.Schema,
     batches: Iterable[pa.RecordBatch],
     *,
-    metadata: Mapping[str, str] = {},
+    metadata: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
     column_encoding: Mapping[str, str] | None = None,
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> tuple[ObjectInfo, int]:
@@ -111,7 +111,8 @@ def write_parquet(
         key: under which key.
         schema: the table's columns, exactly.
         batches: the rows, in order; columns in any order.
-        metadata: small facts that travel with the object.
+        metadata: small facts that travel with the object; a function is called when the rows are
+            written.
         column_encoding: encoding by path of the leaf column, for example
             `{"embedding.list.element": "BYTE_STREAM_SPLIT"}`.
         row_group_rows: rows in every row group but the last.
@@ -143,7 +144,8 @@ def write_parquet(
                 n_rows += row_group.num_rows
         with path.open("rb") as file:
             os.fsync(file.fileno())  # a full or failing disk is found before the upload
-        return store.put_file(key, path, metadata=metadata), n_rows
+        facts = metadata() if callable(metadata) else metadata
+        return store.put_file(key, path, metadata=facts or {}), n_rows
 
 
 def read_table(store: ObjectStore, key: str, columns: Sequence[str] | None = None) -> pa.Table:

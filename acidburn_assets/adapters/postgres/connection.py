@@ -199,12 +199,12 @@ class Postgres:
             )
         if "certificate" in said or "SSL" in said:
             return ConfigError(
-                f"no TLS connection to {host}:{port}: {_last_line(said)}; mend SUPABASE_SSLMODE or "
-                "SUPABASE_SSLROOTCERT"
+                f"no TLS connection to {host}:{port}: {_first_line(said)}; mend "
+                "SUPABASE_SSLMODE or SUPABASE_SSLROOTCERT"
             )
         return DatabaseUnavailable(
             f"no connection to {host}:{port} (database {dbname!r}, user {user!r}): "
-            f"{_last_line(said)}"
+            f"{_first_line(said)}"
         )
 
 
@@ -231,7 +231,7 @@ def _commit_translated(purpose: str) -> Iterator[None]:
 
 
 def _translate(error: psycopg.Error, purpose: str) -> AcidburnError:
-    said = error.diag.message_primary or _last_line(str(error))
+    said = error.diag.message_primary or _first_line(str(error))
     unchanged = "nothing was changed: the transaction was rolled back"
     match error:
         case errors.UndefinedTable() | errors.InvalidSchemaName() if "vector" not in said:
@@ -308,5 +308,5 @@ def _parse(conninfo: SecretStr) -> _Parts:
     return _Parts(host, port, dbname, str(given.get("user") or "postgres"))
 
 
-def _last_line(said: str) -> str:
-    return said.strip().splitlines()[-1] if said.strip() else "no reason given"
+def _first_line(said: str) -> str:
+    return said.strip().splitlines()[0].strip() if said.strip() else "no reason given"

@@ -3,6 +3,7 @@
 The ledger's rows are written by `load`, each in the transaction of the slice it speaks of.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -131,6 +132,22 @@ def pool_state(postgres: Postgres, pool: str) -> PoolState | None:
     )
 
 
+def count_vectors(postgres: Postgres, pool: str) -> int:
+    """Vectors of a pool that are there, counted one by one; the ledger is not asked.
+
+    Raises:
+        DatabaseUnavailable, DatabaseError: the database cannot say.
+    """
+    with postgres.connect(purpose=f"counting the vectors of the pool {pool!r}") as connection:
+        (n_vectors,) = _one(
+            connection,
+            "select count(*) from acidburn.chunk_embeddings where pool_id ="
+            " (select pool_id from acidburn.pools where name = %s)",
+            [pool],
+        )
+    return int(n_vectors)
+
+
 def unload(postgres: Postgres, pool: str) -> dict[str, int]:
     """Removes everything of a pool, so that it may be loaded with another model.
 
@@ -161,6 +178,33 @@ def unload(postgres: Postgres, pool: str) -> dict[str, int]:
                 [pool_id],
             ).rowcount
     return removed
+
+
+def keep_datasets(postgres: Postgres, pool: str, datasets: Sequence[str]) -> dict[str, int]:
+    """Removes the shards of datasets that no longer belong to a pool.
+
+    Args:
+        postgres: where.
+        pool: its name.
+        datasets: that belong to it.
+
+    Returns:
+        Rows removed by table.
+
+    Raises:
+        DatabaseUnavailable, DatabaseError: nothing was removed.
+    """
+    with postgres.connect(purpose=f"looking for shards that left {pool!r}") as connection:
+        left = connection.execute(
+            "select dataset, array_agg(shard) from acidburn.shards"
+            " join acidburn.pools using (pool_id)"
+            " where name = %s and dataset <> all(%s) group by dataset",
+            [pool, list(datasets)],
+        ).fetchall()
+    removed: Counter[str] = Counter()
+    for dataset, shards in left:
+        removed.update(remove_shards(postgres, dataset, shards))
+    return dict(removed)
 
 
 def remove_shards(postgres: Postgres, dataset: str, shards: Sequence[str]) -> dict[str, int]:

@@ -1,0 +1,190 @@
+"""The benchmarks start, and their arithmetic is right; how good and fast is theirs to say."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from acidburn_assets.adapters.tokenizer import load_tokenizer
+from acidburn_assets.core.documents import Document
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCRIPTS = ["chunk", "cluster", "embed", "load", "route"]
+
+# by name: they lie beside the package and are part of no distribution that could be declared
+chunk, cluster, embed, route, chunkers, evaluation, report, timing = (
+    import_module(f"benchmarks.{name}")
+    for name in (
+        *("chunk", "cluster", "embed", "route"),
+        *("chunkers", "evaluation", "report", "timing"),
+    )
+)
+Lap, Spread = timing.Lap, timing.Spread
+
+
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    name = "words"
+    fingerprint = "0"
+    max_tokens = 100
+
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([len(text.split()) for text in texts], np.int64)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_explains_itself(name: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "--json" in finished.stdout
+
+
+def test_every_script_is_one_of_those_that_are_tested() -> None:
+    with_command = {
+        path.stem
+        for path in (ROOT / "benchmarks").glob("*.py")
+        if "@click.command" in path.read_text(encoding="utf-8")
+    }
+    assert with_command == set(SCRIPTS)
+
+
+def test_ours_cuts_without_a_fault_and_says_so_as_json() -> None:
+    arguments = ["--megabytes", "0.02", "--rounds", "1", "--json"]
+    finished = CliRunner().invoke(chunk.command, arguments, catch_exceptions=False)
+    assert finished.exit_code == 0, finished.output
+    said = json.loads(finished.stdout.splitlines()[-1])
+    ours = said["rows"][0]
+    assert ours["chunker"] == "ours"
+    assert ours["chunks"] >= said["documents"] > 0
+    assert (ours["over limit"], ours["wrong spans"], ours["gaps"]) == (0, 0, 0)
+    assert ours["speed to ours"]["median"] == 1
+    assert ours["MB per CPU-second"]["median"] > 0
+
+
+@pytest.mark.parametrize(
+    ("pieces", "faults"),
+    [
+        ([(0, 7, "one two"), (8, 18, "three four")], (0, 0, 0)),
+        ([(8, 18, "three four"), (0, 7, "one two")], (0, 0, 0)),
+        ([(0, 18, "one two three four")], (1, 0, 0)),
+        ([(0, 3, "one"), (8, 18, "three four")], (0, 0, 1)),
+        ([(4, 7, "two"), (8, 13, "three")], (0, 0, 2)),
+        ([(0, 7, "one two"), (7, 17, "three four")], (0, 1, 1)),
+        ([], (0, 0, 1)),
+    ],
+)
+def test_faults_of_chunks_are_counted(
+    pieces: list[tuple[int, int, str]], faults: tuple[int, int, int]
+) -> None:
+    made = [chunkers.Piece(*piece) for piece in pieces]
+    found = chunk.count_faults(["one two three four"], [made], Words(), 3)
+    assert (found["over limit"], found["wrong spans"], found["gaps"]) == faults
+
+
+def test_peers_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(chunkers.PEERS, "no-such-chunker", "no_such_chunker")
+    assert "no-such-chunker" in chunkers.absent()
+
+
+def test_rounds_are_interleaved_and_begin_with_another_variant_each() -> None:
+    ran: list[str] = []
+    laps = timing.time_rounds(
+        {"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, n_rounds=3
+    )
+    assert "".join(ran) == "ab" + "ab" + "ba" + "ab"
+    assert {name: len(each) for name, each in laps.items()} == {"a": 3, "b": 3}
+
+
+def test_warmed_variants_run_in_rounds_only() -> None:
+    ran: list[str] = []
+    timing.time_rounds({"a": lambda: ran.append("a")}, n_rounds=2, is_warmed=True)
+    assert ran == ["a", "a"]
+
+
+def test_ratio_is_of_the_same_round() -> None:
+    """A machine that is twice as slow in one round changes no ratio."""
+    ours = [Lap(1.0, 0.5), Lap(2.0, 1.0), Lap(1.0, 0.5)]
+    peer = [Lap(3.0, 2.0), Lap(6.0, 4.0), Lap(4.0, 1.0)]
+    assert timing.ratio(ours, peer, clock="wall") == Spread(3.0, 3.0, 4.0)
+    assert timing.ratio(ours, peer, clock="cpu") == Spread(4.0, 2.0, 4.0)
+
+
+def test_rate_is_work_per_second_with_its_range() -> None:
+    assert timing.rate([Lap(1, 4), Lap(2, 4), Lap(4, 4)], 8, clock="wall") == Spread(4, 2, 8)
+    assert timing.rate([Lap(1, 4)], 8, clock="cpu") == Spread(2, 2, 2)
+
+
+def test_time_of_the_processor_is_not_that_of_the_clock() -> None:
+    (lap,) = timing.time_rounds({"asleep": lambda: time.sleep(0.05)}, n_rounds=1)["asleep"]
+    assert lap.wall >= 0.05
+    assert lap.cpu < 0.04
+
+
+def test_recall_is_of_the_nearest_others() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((40, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert embed.recall(vectors, vectors) == 1
+    shuffled = embed.recall(vectors[rng.permutation(40)], vectors)
+    assert 0 < shuffled < 0.6  # ten of 39 by chance
+
+
+def test_skewed_texts_are_beginnings_of_passages_and_mostly_short() -> None:
+    passages = [" ".join(map(str, range(200)))]
+    lengths = sorted(len(text.split()) for text in embed.skew(passages, 101))
+    assert lengths[0] >= 1
+    assert embed.MEDIAN_WORDS / 2 < lengths[50] < embed.MEDIAN_WORDS * 2
+    assert lengths[-1] > 4 * lengths[50]
+
+
+def test_absent_evaluation_data_is_named_and_ends_with_two(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACIDBURN_EVAL_DATA", str(tmp_path))
+    finished = CliRunner().invoke(cluster.command, [])
+    assert finished.exit_code == 2
+    assert f"{cluster.COLLECTION}.parquet" in finished.stderr
+    assert "ACIDBURN_EVAL_DATA" in finished.stderr
+
+
+def test_absent_pool_is_told_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACIDBURN_HOME", str(tmp_path / "home"))
+    finished = CliRunner().invoke(route.command, [])
+    assert finished.exit_code == 2
+    assert "acidburn demo" in finished.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_last_line_is_the_whole_run(capsys: pytest.CaptureFixture[str]) -> None:
+    report.show("t", [{"a": Spread(2.0, 1.0, 3.0), "b": None}], facts={"n": 1}, is_json=True)
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["benchmark"] == "t"
+    assert said["n"] == 1
+    assert said["rows"] == [{"a": {"median": 2.0, "low": 1.0, "high": 3.0}, "b": None}]
+
+
+def test_chunks_to_be_encoded_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [Document(row, f"d{row}", "", f"The document {row}.") for row in range(2_500)]
+    monkeypatch.setattr(evaluation, "documents", lambda: documents)
+    tokenizer = load_tokenizer("minilm")
+    for n_chunks in (5, 1_000, 1_001):
+        table = evaluation.chunks(tokenizer, n_chunks)
+        assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(n_chunks)]
+    assert len(evaluation.chunks(tokenizer, 3_000)) == 2_500
