@@ -135,13 +135,15 @@ def test_time_of_the_processor_is_not_that_of_the_clock() -> None:
     assert lap.cpu < 0.04
 
 
-def test_recall_is_of_the_nearest_others() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((40, 8))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert embed.recall(vectors, vectors) == 1
-    shuffled = embed.recall(vectors[rng.permutation(40)], vectors)
-    assert 0 < shuffled < 0.6  # ten of 39 by chance
+def test_neighbors_kept_are_those_of_the_reference() -> None:
+    angles = np.radians([*range(0, 22, 2), *range(180, 202, 2)])  # two fans of eleven
+    fans = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert (embed.neighbors_kept(fans, fans) == 1).all()
+    swapped = fans.copy()
+    swapped[[0, 11]] = fans[[11, 0]]  # one of each fan in the other's place
+    kept = embed.neighbors_kept(swapped, fans)
+    assert kept[[0, 11]].tolist() == [0, 0]
+    assert np.delete(kept, [0, 11]).tolist() == [0.9] * 20
 
 
 def test_skewed_texts_are_beginnings_of_passages_and_mostly_short() -> None:
