@@ -167,10 +167,13 @@ def write_world(folder: Path, names: Iterable[str] = SHARDS) -> None:
     (folder / "datasets.yaml").write_text(registry(names), encoding="utf-8")
     (folder / "data" / "notes").mkdir(parents=True)
     (folder / "data" / "manual").mkdir()
-    rows = documents(TOPICS, [0, 2, 4, 8])
-    write_jsonl(folder / "data" / "notes" / "first.jsonl.gz", rows[::2])
-    write_jsonl(folder / "data" / "notes" / "second.jsonl.gz", rows[1::2])
-    write_parquet(folder / "data" / "articles.parquet", documents(TOPICS, [1, 3, 5, 7]))
+    # the long documents, from which clusters are quoted, are in both
+    early, late = list(TOPICS)[:3], list(TOPICS)[3:]
+    notes = documents(early, [0, 2, 4, 8]) + documents(late, [0, 2, 4, 6])
+    articles = documents(early, [1, 3, 5, 7]) + documents(late, [1, 3, 5, 8])
+    write_jsonl(folder / "data" / "notes" / "first.jsonl.gz", notes[::2])
+    write_jsonl(folder / "data" / "notes" / "second.jsonl.gz", notes[1::2])
+    write_parquet(folder / "data" / "articles.parquet", articles)
     for row in documents(["bread", "chess", "files"], [0, 1, 3, 6]):
         path = folder / "data" / "manual" / f"{row['id']}.md"
         path.write_text(row["text"] + "\n", encoding="utf-8")

@@ -85,6 +85,7 @@ def test_ours_cuts_without_a_fault_and_says_so_as_json() -> None:
         ([(0, 3, "one"), (8, 18, "three four")], (0, 0, 1)),
         ([(4, 7, "two"), (8, 13, "three")], (0, 0, 2)),
         ([(0, 7, "one two"), (7, 17, "three four")], (0, 1, 1)),
+        ([(0, 7, "one two"), (-1, 9, "three four")], (0, 1, 1)),  # -1: not found, says LangChain
         ([], (0, 0, 1)),
     ],
 )

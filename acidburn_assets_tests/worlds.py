@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -29,7 +30,14 @@ from acidburn_assets.runtime import backends
 from acidburn_assets_tests import samples
 from acidburn_assets_tests.postgres_server import new_database
 
-__all__ = ["blank_world", "copied_world", "made_world", "quick_records", "world"]
+__all__ = [
+    "blank_world",
+    "copied_world",
+    "embedded_world",
+    "made_world",
+    "quick_records",
+    "world",
+]
 
 
 def clear_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,3 +241,16 @@ def blank_world(
     folder.mkdir()
     samples.write_world(folder)
     return World(folder, {"ACIDBURN_POSTGRES": dsn}).enter(monkeypatch)
+
+
+@pytest.fixture
+def embedded_world(quick_records: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """`manual` and its pool, nothing made yet, over the embedded Postgres; entered."""
+    # not below pytest's folder, where a Postgres that root started cannot always reach its files
+    folder = Path(tempfile.mkdtemp(prefix="acidburn-world-"))
+    samples.write_world(folder, ["manual"])
+    blank = World(folder).enter(monkeypatch)
+    yield blank
+    backends._embedded(blank.home / "postgres").stop()
+    backends._embedded.cache_clear()
+    shutil.rmtree(folder)

@@ -2,7 +2,7 @@
 
 A chunk over the target is truncated by the model: its end is lost. A span is wrong where
 `document[start:end]` is not the chunk's text: a passage then cannot be cited. A gap is a stretch
-of text, not blank, that is in no chunk.
+of text, not blank, that is in no span, wrong ones left out.
 
 The others are optional: `pip install --editable '.[bench]'`.
 """
@@ -85,9 +85,12 @@ def count_faults(
     n_over_limit = n_wrong_spans = n_gaps = 0
     for text, found in zip(texts, pieces, strict=True):
         n_over_limit += int((tokenizer.count([one.text for one in found]) > target).sum())
-        n_wrong_spans += sum(text[one.start : one.end] != one.text for one in found)
+        spans = sorted(
+            (one.start, one.end) for one in found if text[one.start : one.end] == one.text
+        )
+        n_wrong_spans += len(found) - len(spans)
         covered = 0
-        for start, end in [*sorted((one.start, one.end) for one in found), (len(text), len(text))]:
+        for start, end in [*spans, (len(text), len(text))]:
             n_gaps += bool(text[covered:start].strip())
             covered = max(covered, end)
     return {"over limit": n_over_limit, "wrong spans": n_wrong_spans, "gaps": n_gaps}

@@ -149,6 +149,8 @@ class _Session:
                 run_config={"loggers": {LOGGER: {}}},
                 raise_on_error=False,
             )
+            if self._shown.is_interrupted:
+                raise KeyboardInterrupt
             self._outcome.n_made += self._shown.n_made
             if not result.success:
                 self._outcome.failures[name] = "; ".join(self._shown.failures)

@@ -30,6 +30,9 @@ LOGGER = "progress"
 
 _OWN_ERROR = re.compile(rf"^{re.escape(errors.__name__)}\.\w+: ")
 
+_INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+"""Dagster takes Ctrl-C for itself while a step is at work, and fails the run with the first."""
+
 
 class Display(AbstractContextManager["Display"]):
     """Shows one asset after the other, one step per partition."""
@@ -50,6 +53,7 @@ class Display(AbstractContextManager["Display"]):
         self._task: Any = None
         self._asset = ""
         self.failures: list[str] = []
+        self.is_interrupted = False
         self.n_made = 0  # partitions of this asset, those that were there not counted
 
     def __enter__(self) -> Self:
@@ -122,20 +126,33 @@ class _Feeder(logging.Handler):
             materialization = event.step_materialization_data.materialization
             figures = {name: value.value for name, value in materialization.metadata.items()}
             self._display.made(event.partition, figures)
+        elif event.event_type in (
+            dg.DagsterEventType.STEP_FAILURE,
+            dg.DagsterEventType.RUN_FAILURE,
+        ):
+            self._fail(event)
+
+    def _fail(self, event: Any) -> None:
+        error = _first_error(event.event_specific_data.error)
+        if error is not None and error.cls_name in _INTERRUPTS:
+            self._display.is_interrupted = True
         elif event.event_type is dg.DagsterEventType.STEP_FAILURE:
             described = event.event_specific_data.user_failure_data
             is_described = described is not None and described.description
-            self._display.failed(described.description if is_described else _reason(event))
-        elif event.event_type is dg.DagsterEventType.RUN_FAILURE and not self._display.failures:
+            self._display.failed(described.description if is_described else _reason(error, event))
+        elif not self._display.failures:
             # no step began: something that the asset needs could not be opened
-            self._display.failed(_reason(event))
+            self._display.failed(_reason(error, event))
 
 
-def _reason(event: Any) -> str:
-    """What went wrong first, in its own words."""
-    error = event.event_specific_data.error
+def _first_error(error: Any) -> Any:
+    """What went wrong first, or None."""
     while error is not None and error.cause is not None:
         error = error.cause
+    return error
+
+
+def _reason(error: Any, event: Any) -> str:
     # an error of ours is for people: it needs no class before it
     return _OWN_ERROR.sub("", error.message.strip()) if error else str(event.message)
 
