@@ -26,15 +26,9 @@ from acidburn_assets.runtime import backends
 from acidburn_assets_tests import samples
 from acidburn_assets_tests.label_service import Answer, Service, completion
 from acidburn_assets_tests.postgres_server import new_database
-from acidburn_assets_tests.worlds import Finished, World, acidburn, copy_world
+from acidburn_assets_tests.worlds import SECRETS, Finished, World, acidburn, copy_world
 
 BUCKET = "acidburn-world"
-SECRETS = {
-    "B2_APP_KEY": "s3cretB2app+key/0",
-    "SUPABASE_PASSWORD": "s3cretSupabase&word",
-    "XAI_API_KEY": "xai-s3cretLabelKey",
-    "HF_TOKEN": "hf_s3cretHubToken",
-}
 POSTGRES_PASSWORD = "s3cretPostgres%word"
 
 

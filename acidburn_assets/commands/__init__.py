@@ -38,7 +38,9 @@ class _Commands(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of the log.")
 def cli(debug: bool) -> None:
     """A public text corpus made into clusters that one person owns and can query."""
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr, format="%(message)s"
+    )
     logging.getLogger("alembic").setLevel(logging.WARNING)  # sixty lines for each new home
 
 
@@ -50,7 +52,11 @@ def main() -> None:
     is_debug = "--debug" in sys.argv
     try:
         # wherever it stands: who sees an error adds it at the end of the line
-        cli(["--debug", *arguments] if is_debug else arguments, standalone_mode=False)
+        cli(
+            ["--debug", *arguments] if is_debug else arguments,
+            prog_name="acidburn",
+            standalone_mode=False,
+        )
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:

@@ -36,11 +36,13 @@ def open_engine(configured: Settings, pool: str | None) -> Engine:
     Raises:
         ConfigError: no such pool, or several knowledge pools and none named.
     """
+    # first of all: the model takes seconds to load
+    name = configured.registry.choose_pool(pool).name
     return Engine(
         store=backends.open_store(configured),
         postgres=backends.open_postgres(configured),
         encoder=backends.load_encoder(configured),
-        pool=configured.registry.choose_pool(pool).name,
+        pool=name,
     )
 
 

@@ -132,7 +132,11 @@ class Auditor:
         Raises:
             ConfigError: not DATASET/SHARD, or no such shard.
         """
-        name, _, key = identifier.partition("/")
+        name, slash, key = identifier.partition("/")
+        if not slash:
+            raise ConfigError(
+                f"{identifier!r} is not DATASET/SHARD, such as {self._names()[0]}/000000"
+            )
         dataset = self.settings.registry.dataset(name)
         plan = self._plan(name)
         planned = {shard.key: shard for shard in plan.shards}

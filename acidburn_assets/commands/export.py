@@ -44,7 +44,12 @@ def command(pool: str, directory: Path, texts: bool) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     _replace(directory / "cluster_map.json", cluster_map.without_private_text(locked).to_bytes())
     centroids = Tables(store, dg.AssetKey([pool, "centroids"])).read(None)
-    _write_table(directory / "centroids.parquet", centroids.schema, iter(centroids.to_batches()))
+    medoids = [
+        _as_hex(pa.array(ids, schemas.CHUNK_ID)) for ids in centroids["medoid_ids"].to_pylist()
+    ]
+    position = centroids.schema.get_field_index("medoid_ids")
+    shown = centroids.set_column(position, "medoid_ids", pa.array(medoids, pa.list_(pa.string())))
+    _write_table(directory / "centroids.parquet", shown.schema, iter(shown.to_batches()))
     dim = centroids.schema.field("centroid").type.list_size
     schema = clustered_schema(dim, has_texts=texts)
     rows = _write_table(
@@ -72,14 +77,15 @@ def clustered_schema(dim: int, *, has_texts: bool) -> pa.Schema:
     fields = [
         pa.field("dataset", pa.string()),
         pa.field("shard", pa.string()),
-        pa.field("chunk_id", schemas.CHUNK_ID),
+        pa.field("chunk_id", pa.string()),  # hex, as every command shows it
+        pa.field("doc_id", pa.string()),
         pa.field("cluster_id", pa.int32()),  # -1: noise
         pa.field("nearest_cluster_id", pa.int32()),
         pa.field("strength", pa.float32()),
         pa.field("embedding", schemas.vector_type(dim)),
     ]
     if has_texts:
-        fields += [pa.field("doc_id", pa.string()), pa.field("text", pa.string())]
+        fields.append(pa.field("text", pa.string()))
     return pa.schema(fields)
 
 
@@ -89,10 +95,17 @@ def _clustered(
     manifests = tables.manifests()
     for dataset, shard, vectors, placed in tables.placed(manifests):
         tables.check_sealed(dataset, shard, manifests[dataset])
+        wanted = ["chunk_id", "doc_id", *(["text"] if has_texts else [])]
+        texts = tables.table(dataset, "chunks").read(shard, wanted)
+        if not texts["chunk_id"].equals(vectors["chunk_id"]):
+            raise SchemaError(
+                f"{dataset}/{shard}: the embeddings are not of these chunks; materialize them again"
+            )
         columns = {
             "dataset": pa.repeat(pa.scalar(dataset), len(vectors)),
             "shard": pa.repeat(pa.scalar(shard), len(vectors)),
-            "chunk_id": vectors["chunk_id"],
+            "chunk_id": _as_hex(vectors["chunk_id"]),
+            "doc_id": texts["doc_id"],
             "cluster_id": pc.if_else(
                 placed["is_noise"], pa.scalar(-1, pa.int32()), placed["cluster_id"]
             ),
@@ -101,14 +114,13 @@ def _clustered(
             "embedding": vectors["embedding"],
         }
         if has_texts:
-            texts = tables.table(dataset, "chunks").read(shard, ["chunk_id", "doc_id", "text"])
-            if not texts["chunk_id"].equals(vectors["chunk_id"]):
-                raise SchemaError(
-                    f"{dataset}/{shard}: the embeddings are not of these chunks; materialize "
-                    "them again"
-                )
-            columns |= {"doc_id": texts["doc_id"], "text": texts["text"]}
+            columns["text"] = texts["text"]
         yield from pa.table(columns, schema=schema).to_batches()
+
+
+def _as_hex(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Chunk ids as other tools can join them; pandas has no type for fixed-size bytes in lists."""
+    return pa.array([chunk_id.hex() for chunk_id in ids.to_pylist()], pa.string())
 
 
 def _write_table(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:

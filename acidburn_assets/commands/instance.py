@@ -39,10 +39,28 @@ def prepare_home(settings: Settings) -> Path:
     if not project.is_file():
         raise ConfigError(f"no {str(project)!r}: install Acidburn from a checkout (make setup)")
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     shutil.copyfile(project, home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder of the state folder.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the state folder cannot be made: {error}; set ACIDBURN_HOME to a folder you can write"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(
+            f"the state folder {str(folder)!r} cannot be written to; set ACIDBURN_HOME to another"
+        )
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
@@ -66,7 +84,7 @@ def only_one(settings: Settings) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.home)
     with (settings.home / "materialize.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,8 +52,8 @@ class Outcome:
 def command(target: str, only: tuple[str, ...], force: bool) -> None:
     """Make what is missing or out of date.
 
-    TARGET is a dataset (plan, chunks, embeddings, manifest), a pool (all that it needs), or
-    `all`.
+    TARGET is a dataset (plan, chunks, embeddings, manifest), a pool (all that it needs), one
+    asset as OWNER/ASSET, or `all`.
     """
     outcome = materialize(target, only=only or None, is_forced=force)
     is_idle = not outcome.n_made and not outcome.failures
@@ -61,6 +61,9 @@ def command(target: str, only: tuple[str, ...], force: bool) -> None:
         f"made {outcome.n_made} asset partitions in {outcome.seconds:.1f} s"
         + (": everything was up to date" if is_idle else "")
     )
+    dataset = settings.load().registry.datasets.get(target)
+    if dataset is not None and dataset.pool is not None and not outcome.failures:
+        click.echo(f"for clusters and questions: acidburn materialize {dataset.pool}", err=True)
     if outcome.failures:
         left = f"; not tried: {', '.join(outcome.skipped)}" if outcome.skipped else ""
         raise click.ClickException(f"{len(outcome.failures)} assets failed{left}")
@@ -188,6 +191,8 @@ def _select(
     chosen = [key for key in ordered if only is None or key.path[-1] in only]
     if target == "all":
         return chosen
+    if dg.AssetKey(target.split("/")) in ordered:
+        return [dg.AssetKey(target.split("/"))]
     if target in registry.datasets:
         of_dataset = only if only is not None else _OF_DATASET
         return [key for key in chosen if key.path[0] == target and key.path[-1] in of_dataset]

@@ -167,6 +167,10 @@ def _note(figures: Mapping[str, Any]) -> str:
         parts.append(f"{figures['seconds']:.1f} s")
     if "chunks_per_second" in figures:
         parts.append(f"{figures['chunks_per_second']:,.0f} chunks/s")
+    if figures.get("documents_skipped"):
+        skipped = figures["documents_skipped"]
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(skipped.items()))
+        parts.append(f"{sum(skipped.values()):,} documents skipped ({reasons})")
     if figures.get("reused"):
         parts.append("was there")
     return ", ".join(parts) or "made"

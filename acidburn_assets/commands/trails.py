@@ -100,17 +100,19 @@ def _facts(console: Console, **facts: str) -> None:
 
 
 def _shares(shares: Sequence[ShardShare], console: Console, *, is_by_shard: bool) -> None:
-    table = _table("shard" if is_by_shard else "cluster", "chunks", "noise", "rows", "embeddings")
+    columns = ["shard", "rows", "embeddings"] if is_by_shard else ["cluster"]
+    table = _table("chunks", "noise", *columns)
     for share in shares:
-        table.add_row(
-            f"{share.dataset}/{share.shard}"
+        facts = (
+            [
+                f"{share.dataset}/{share.shard}",
+                _rows(share.first_row, share.n_rows),
+                share.embeddings_sha256[:12],
+            ]
             if is_by_shard
-            else f"{share.cluster_id} {share.cluster_title}",
-            f"{share.n_chunks:,}",
-            f"{share.n_noise:,}",
-            _rows(share.first_row, share.n_rows),
-            share.embeddings_sha256[:12],
+            else [f"{share.cluster_id} {share.cluster_title}"]
         )
+        table.add_row(f"{share.n_chunks:,}", f"{share.n_noise:,}", *facts)
     console.print(table)
 
 
@@ -133,8 +135,9 @@ def _rows(first_row: int, n_rows: int) -> str:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for position, column in enumerate(columns):
-        # the first column is what one copies into the next command
-        table.add_column(column, overflow="fold", no_wrap=position == 0)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        # labels and reasons may be cut; what one copies into the next command may not
+        is_prose = column in ("cluster", "stale by")
+        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=1 if is_prose else None)
     return table

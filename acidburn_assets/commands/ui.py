@@ -1,6 +1,7 @@
 """`acidburn ui`: the Dagster UI over the project's own home."""
 
 import os
+import signal
 import sys
 
 import click
@@ -30,6 +31,9 @@ def command(port: int, host: str) -> None:
     os.environ["ACIDBURN_HOME"] = str(configured.home)
     os.environ["ACIDBURN_DATASETS"] = str(configured.acidburn_datasets.resolve())
     click.echo(f"http://{host}:{port}", err=True)
+    # started in the background, a shell has INT ignored, which would be handed on past the exec
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     command_line = [sys.executable, "-m", "dagster", *arguments]
     # replaces this process: Ctrl-C then reaches Dagster, which stops its children
     os.execv(sys.executable, command_line)  # noqa: S606 - no shell is wanted

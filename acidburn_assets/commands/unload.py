@@ -4,6 +4,7 @@ import click
 
 from acidburn_assets import settings
 from acidburn_assets.adapters import postgres as database
+from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.runtime import backends
 
 
@@ -18,6 +19,9 @@ def command(pool: str, yes: bool) -> None:
     """
     configured = settings.load()
     postgres = backends.open_postgres(configured)
+    # not by the registry: what is unloaded may have left it
+    if database.pool_state(postgres, pool) is None:
+        raise ConfigError(f"nothing of the pool {pool!r} is in Postgres ({postgres.where})")
     if not yes:
         click.confirm(f"remove {pool} from {postgres.where}?", abort=True, err=True)
     removed = database.unload(postgres, pool)

@@ -48,7 +48,8 @@ class Dataset(Record):
     name: str
     source: Literal["huggingface", "parquet", "jsonl", "text", "python_docs"]
     path: str = ""
-    """huggingface: `owner/name`; parquet, jsonl: a file or a glob; text: a folder."""
+    """huggingface: `owner/name`; parquet, jsonl: a file or a glob; text: a folder. Relative paths
+    begin at the registry's own folder."""
     config: str | None = None
     split: str = "train"
     revision: str | None = None

@@ -19,7 +19,8 @@ Source: measured, Dagster 1.13.27.
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
@@ -133,7 +134,7 @@ class AssetIOManager(dg.IOManager):
                 if kept is not None:
                     event = _event_of_kept(step.instance, key, partition, current, kept)
                 else:
-                    made = obj.make(partition)
+                    made = _once(obj.make(partition))
                     new = self.store(
                         key,
                         partition,
@@ -180,6 +181,11 @@ class AssetIOManager(dg.IOManager):
     ) -> Stored | None:
         kept = self.stored(key, partition)
         return kept if kept is not None and kept.made_from == current.fingerprint() else None
+
+
+def _once(made: Made) -> Made:
+    """Its figures are asked for by the object and by the event, and may hold a picture."""
+    return replace(made, figures=cache(made.figures)) if callable(made.figures) else made
 
 
 def _event_of_new(

@@ -39,6 +39,10 @@ def open_store(settings: Settings, *, patience_seconds: float = 600) -> ObjectSt
     )
 
 
+_LOCAL = ("parquet", "jsonl", "text")
+"""Sources whose path is one of this machine."""
+
+
 def open_source(settings: Settings, dataset: Dataset, *, revision: str | None = None) -> Source:
     """One dataset where it is published.
 
@@ -49,6 +53,11 @@ def open_source(settings: Settings, dataset: Dataset, *, revision: str | None = 
     """
     if revision is not None and dataset.source == "huggingface":
         dataset = dataset.model_copy(update={"revision": revision})
+    if dataset.source in _LOCAL:
+        # beside the registry, wherever the command or Dagster's process was started
+        beside = settings.acidburn_datasets.resolve().parent
+        path = str(beside / Path(dataset.path).expanduser())
+        dataset = dataset.model_copy(update={"path": path})
     return _source(dataset, settings.home / "cache", settings.hf_token.get_secret_value())
 
 

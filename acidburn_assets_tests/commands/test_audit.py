@@ -1,114 +1,209 @@
-"""`acidburn audit`: both ways, from what was recorded, and it says what is stale."""
+"""`acidburn audit`: lineage both ways, counted once more from the tables themselves."""
 
-from typing import TypeVar
+import hashlib
+import json
+from collections.abc import Iterator
 
+import dagster as dg
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from acidburn_assets.core.audit import ClusterTrail, DocumentTrail, PassageTrail, ShardTrail
-from acidburn_assets.core.records import Record
+from acidburn_assets.core.audit import (
+    ClusterTrail,
+    DocumentTrail,
+    Made,
+    PassageTrail,
+    ShardTrail,
+)
+from acidburn_assets_tests import samples
 from acidburn_assets_tests.worlds import World, acidburn
 
-Trail = TypeVar("Trail", bound=Record)
+OF_A_SHARD = (
+    *("plan", "chunks", "embeddings", "manifest"),
+    *("assignments", "chunk_embeddings", "chunk_clusters"),
+)
 
 
-def audit(record: type[Trail], *arguments: str) -> Trail:
+def audit(*arguments: str) -> str:
+    """What the command prints as JSON."""
     finished = acidburn("audit", *arguments, "--json")
     assert finished.code == 0, finished.err
-    return record.model_validate_json(finished.out)
+    return finished.out
 
 
-def assignments(world: World, dataset: str) -> dict[str, list[dict]]:
-    folder = world.home / "objects" / dataset / "assignments"
-    return {path.stem: pq.read_table(path).to_pylist() for path in sorted(folder.iterdir())}
-
-
-def test_a_cluster_names_the_shards_that_fed_it_with_their_counts(world: World):
-    trail = audit(ClusterTrail, "cluster", "0")
-    counted = {}
+def placed(world: World) -> Iterator[tuple[str, str, pa.Table]]:
+    """(dataset, shard, assignments) of the pool `library`, read from the files."""
     for dataset in ("notes", "articles"):
-        for shard, rows in assignments(world, dataset).items():
-            own = [row for row in rows if row["cluster_id"] == 0]
-            if own:
-                n_noise = sum(row["is_noise"] for row in own)
-                counted[dataset, shard] = (len(own) - n_noise, n_noise)
-    found = {(one.dataset, one.shard): (one.n_chunks, one.n_noise) for one in trail.shards}
-    assert found == counted
-    assert trail.n_chunks == sum(members for members, _ in counted.values())
-    for share in trail.shards:
-        key = f"{share.dataset}/embeddings/{share.shard}.parquet"
-        assert share.embeddings_sha256 == world.store.head(key).sha256
-    assert set(trail.fitted_on) == {"notes", "articles"}
+        for shard in samples.SHARDS[dataset]:
+            path = world.object_path(f"{dataset}/assignments/{shard}.parquet")
+            yield dataset, shard, pq.read_table(path)
 
 
-def test_a_shard_names_the_clusters_that_it_fed(world: World):
-    rows = assignments(world, "notes")["000000"]
-    trail = audit(ShardTrail, "shard", "notes/000000")
-    assert sum(one.n_chunks + one.n_noise for one in trail.clusters) == len(rows)
-    assert {one.cluster_id for one in trail.clusters} == {row["cluster_id"] for row in rows}
-    assert [one.asset for one in trail.made] == [
-        f"notes/{asset}"
-        for asset in (
-            *("plan", "chunks", "embeddings", "manifest"),
-            *("assignments", "chunk_embeddings", "chunk_clusters"),
-        )
+def counts(table: pa.Table, cluster: int) -> tuple[int, int]:
+    """(members, noise nearest to it) of one cluster."""
+    ids, is_noise = table["cluster_id"].to_numpy(), table["is_noise"].to_numpy()
+    return int(np.sum((ids == cluster) & ~is_noise)), int(np.sum((ids == cluster) & is_noise))
+
+
+def sha256(world: World, key: str) -> str:
+    """Of an object's file."""
+    return hashlib.sha256(world.object_path(key).read_bytes()).hexdigest()
+
+
+def test_a_cluster_names_every_shard_that_fed_it(world: World) -> None:
+    cards = json.loads(world.object_path("library/cluster_map.json").read_bytes())["cards"]
+    assert len(cards) == len(samples.TOPICS)
+    for card in cards:
+        trail = ClusterTrail.model_validate_json(audit("cluster", str(card["cluster_id"])))
+        expected = {
+            (dataset, shard): counts(table, trail.cluster_id)
+            for dataset, shard, table in placed(world)
+            if counts(table, trail.cluster_id) != (0, 0)
+        }
+        found = {(one.dataset, one.shard): (one.n_chunks, one.n_noise) for one in trail.shards}
+        assert found == expected
+        assert (trail.title, trail.n_chunks) == (card["title"], card["size"])
+        sizes = [one.n_chunks for one in trail.shards]
+        assert sizes == sorted(sizes, reverse=True)
+        assert set(trail.fitted_on) == {"notes", "articles"}
+
+
+def test_a_shard_names_every_cluster_that_it_fed(world: World) -> None:
+    for dataset, shard, table in placed(world):
+        trail = ShardTrail.model_validate_json(audit("shard", f"{dataset}/{shard}"))
+        assert {one.cluster_id: (one.n_chunks, one.n_noise) for one in trail.clusters} == {
+            cluster: counts(table, cluster) for cluster in set(table["cluster_id"].to_pylist())
+        }
+        for one in trail.clusters:
+            assert one.embeddings_sha256 == sha256(world, f"{dataset}/embeddings/{shard}.parquet")
+            assert one.assignments_sha256 == sha256(world, f"{dataset}/assignments/{shard}.parquet")
+        assert [one.asset for one in trail.made] == [f"{dataset}/{asset}" for asset in OF_A_SHARD]
+
+
+def test_a_document_names_its_chunks_with_exact_spans(world: World) -> None:
+    trail = DocumentTrail.model_validate_json(audit("document", "tides-8"))
+    (document,) = samples.documents(["tides"], [8])
+    assert (trail.dataset, trail.doc_id, trail.title) == ("notes", "tides-8", document["title"])
+    assert len(trail.chunks) == 2
+    chunks = pq.read_table(world.object_path(f"notes/chunks/{trail.shard}.parquet")).to_pylist()
+    texts = {row["chunk_id"].hex(): row["text"] for row in chunks}
+    for chunk in trail.chunks:
+        assert document["text"][chunk.char_start : chunk.char_end] == texts[chunk.chunk_id]
+    table = pq.read_table(world.object_path(f"notes/assignments/{trail.shard}.parquet"))
+    clusters = {row["chunk_id"].hex(): row["cluster_id"] for row in table.to_pylist()}
+    assert [one.cluster_id for one in trail.chunks] == [
+        clusters[one.chunk_id] for one in trail.chunks
     ]
-    assert [one.stale_because for one in trail.made] == [()] * len(trail.made)
+    of_dataset = audit("document", "tides-8", "--dataset", "notes")
+    assert DocumentTrail.model_validate_json(of_dataset) == trail
 
 
-def test_what_was_made_carries_the_hash_of_its_object(world: World):
-    trail = audit(ShardTrail, "shard", "notes/000000")
-    made = {one.asset: one for one in trail.made}
-    for asset in ("chunks", "embeddings", "assignments"):
-        stored = world.store.head(f"notes/{asset}/000000.parquet")
-        assert made[f"notes/{asset}"].data_version == stored.sha256
+def test_a_passage_of_an_answer_leads_to_the_objects_and_runs_that_made_it(world: World) -> None:
+    answer = json.loads(acidburn("ask", samples.QUESTION, "--json").out)
+    for passage in answer["passages"]:
+        trail = PassageTrail.model_validate_json(audit("passage", passage["chunk_id"]))
+        dataset, shard = trail.dataset, trail.shard
+        assert (dataset, shard) == (passage["dataset"], passage["shard"])
+        assert trail.text == passage["text"]
+        assert trail.chunk.cluster_id == passage["cluster_id"]
+        made = {one.asset: one for one in trail.made}
+        assert list(made) == [f"{dataset}/{asset}" for asset in OF_A_SHARD]
+        for asset in ("chunks", "embeddings", "assignments"):
+            found = sha256(world, f"{dataset}/{asset}/{shard}.parquet")
+            assert made[f"{dataset}/{asset}"].data_version == found
+        assert passage["embeddings_sha256"] == made[f"{dataset}/embeddings"].data_version
+        assert passage["run_id"] == made[f"{dataset}/chunk_embeddings"].run_id
+        assert [one.stale_because for one in trail.made] == [()] * len(made)
+        _check_events(world, trail.made)
 
 
-def test_a_document_is_followed_to_its_chunks_and_a_passage_back(world: World):
-    path = world.home / "objects" / "manual" / "chunks" / "000000.parquet"
-    row = pq.read_table(path).to_pylist()[0]
-    document = audit(DocumentTrail, "document", row["doc_id"], "--dataset", "manual")
-    assert document.shard == "000000"
-    assert row["chunk_id"].hex() in [chunk.chunk_id for chunk in document.chunks]
-    passage = audit(PassageTrail, "passage", row["chunk_id"].hex())
-    assert (passage.doc_id, passage.text) == (row["doc_id"], row["text"])
-    assert passage.chunk.cluster_title
-    assert passage.licence == "MIT"
+def _check_events(world: World, made: tuple[Made, ...]) -> None:
+    """Each names an event of Dagster's, of that asset, shard and run."""
+    with world.instance() as instance:
+        for one in made:
+            (record,) = instance.fetch_materializations(
+                dg.AssetRecordsFilter(
+                    asset_key=dg.AssetKey(one.asset.split("/")), storage_ids=[one.event_id]
+                ),
+                limit=2,
+            ).records
+            assert (record.run_id, record.partition_key) == (one.run_id, one.shard)
 
 
-def test_what_is_stale_is_said_with_its_reason(copied_world: World):
+def test_what_changed_since_is_named(copied_world: World) -> None:
+    samples.write_parquet(
+        copied_world.folder / "data/articles.parquet", samples.documents(samples.TOPICS, [1, 3])
+    )
+    assert acidburn("plan", "articles").code == 0
+    trail = ShardTrail.model_validate_json(audit("shard", "articles/000001"))
+    stale = {one.asset: one.stale_because for one in trail.made if one.stale_because}
+    assert stale["articles/chunks"] == ("articles/plan",)
+    assert "articles/plan" in stale["articles/manifest"]
+    assert "articles/plan" not in stale
+    finished = acidburn("audit", "shard", "articles/000001")
+    assert finished.code == 0, finished.err
+    assert "articles/plan" in finished.out
+
+
+def test_a_changed_setting_is_named_as_code(copied_world: World) -> None:
     registry = copied_world.folder / "datasets.yaml"
     registry.write_text(registry.read_text().replace("chunks_per_shard: 10", "chunks_per_shard: 9"))
-    trail = audit(ShardTrail, "shard", "notes/000000")
+    trail = ShardTrail.model_validate_json(audit("shard", "notes/000000"))
     stale = {one.asset: one.stale_because for one in trail.made if one.stale_because}
     assert stale == {"notes/plan": ("code",)}
 
 
-def test_people_see_what_they_can_copy_into_the_next_command(world: World):
-    finished = acidburn("audit", "cluster", "0")
-    assert finished.code == 0, finished.err
-    assert "notes/000000" in finished.out
-    shard = acidburn("audit", "shard", "notes/000000")
-    assert "notes/embeddings" in shard.out
-    assert shard.err == ""
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["cluster", "0"], ["0 of library", "keywords", "library/cluster_map", "notes/000000"]),
+        (["shard", "notes/000001"], ["notes/000001", "CC0-1.0", "notes/embeddings"]),
+        (["document", "bread-8"], ["bread-8", "notes", "000001"]),
+    ],
+)
+def test_a_person_sees_the_same_in_words(
+    world: World, arguments: list[str], expected: list[str]
+) -> None:
+    finished = acidburn("audit", *arguments)
+    assert (finished.code, finished.err) == (0, "")
+    assert [word for word in expected if word not in finished.out] == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
-        (["cluster", "9999"], "has no cluster 9999"),
-        (["cluster", "first"], "not a cluster's number"),
-        (["cluster", "0", "--pool", "nowhere"], "no pool 'nowhere'"),
-        (["shard", "notes"], "has no shard ''"),
-        (["shard", "notes/999999"], "it has 000000 to"),
-        (["shard", "nowhere/000000"], "no dataset 'nowhere'"),
-        (["document", "nothing-of-that-name"], "no document"),
-        (["passage", "xyz"], "32 hex digits"),
-        (["passage", "00" * 16], "no chunk"),
+        (["cluster", "99"], "pool 'library' has no cluster 99; it has 0 to 5"),
+        (["cluster", "first"], "'first' is not a cluster's number"),
+        (["cluster", "0", "--pool", "libary"], "no pool 'libary'"),
+        (["shard", "nots/000000"], "no dataset 'nots'"),
+        (["shard", "notes"], "'notes' is not DATASET/SHARD, such as notes/000000"),
+        (["shard", "notes/7"], "'notes' has no shard '7'; it has 000000 to 000001"),
+        (["document", "nobody"], "no document 'nobody' in ['articles', 'manual', 'notes']"),
+        (["document", "bread-8", "--dataset", "manual"], "no document 'bread-8' in ['manual']"),
+        (["document", "bread-8", "--dataset", "nots"], "no dataset 'nots'"),
+        (["passage", "xyz"], "'xyz' is not a chunk id: 32 hex digits"),
+        (["passage", "00"], "'00' is not a chunk id: 32 hex digits"),
+        (["passage", "0" * 32], f"no chunk '{'0' * 32}' in"),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line(world: World, arguments, message):
+def test_what_is_not_there_is_named(world: World, arguments: list[str], expected: str) -> None:
     finished = acidburn("audit", *arguments)
     assert finished.code == 1
-    assert message in finished.err
-    assert len(finished.err.strip().splitlines()) == 1
+    assert finished.out == ""
+    assert finished.err.startswith(f"acidburn: {expected}")
+    assert len(finished.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["cluster", "0"], ["shard", "notes/000000"], ["document", "bread-8"], ["passage", "0" * 32]],
+)
+def test_before_anything_is_made_it_says_what_to_make(
+    blank_world: World, arguments: list[str]
+) -> None:
+    finished = acidburn("audit", *arguments)
+    assert finished.code == 1
+    (line,) = finished.err.splitlines()
+    assert "materialize" in line

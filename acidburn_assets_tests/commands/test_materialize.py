@@ -21,7 +21,7 @@ from acidburn_assets.runtime import backends
 from acidburn_assets.settings import PROJECT_ROOT
 from acidburn_assets_tests import samples
 from acidburn_assets_tests.fakes import FakeEncoder, FakeTokenizer
-from acidburn_assets_tests.worlds import World, acidburn
+from acidburn_assets_tests.worlds import SECRETS, World, acidburn
 
 LOOSE = """
   - name: {name}
@@ -229,13 +229,32 @@ commands.main()
 """`acidburn materialize all`, which hangs in the middle of the third shard's embeddings."""
 
 
+_FAKE_MODEL = """
+from acidburn_assets.runtime import backends
+from acidburn_assets_tests.fakes import FakeEncoder, FakeTokenizer
+
+fake = FakeEncoder()
+backends.describe_model = lambda _: fake.card
+backends.load_tokenizer = lambda _: FakeTokenizer()
+backends.load_encoder = lambda _: fake
+"""
+"""Before the other: a process without a model's framework is there at once."""
+
+
 @contextmanager
-def hanging_in_the_third_shard(world: World) -> Iterator["subprocess.Popen[str]"]:
+def hanging_in_the_third_shard(
+    world: World, before: str = "", **variables: str
+) -> Iterator["subprocess.Popen[str]"]:
     """A process that has made two shards of embeddings and is at work on the third."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _HANGS],
+        [sys.executable, "-c", before + _HANGS],
         cwd=world.folder,
-        env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT_ROOT), **world.environment},
+        env={
+            "PATH": os.defpath,
+            "PYTHONPATH": str(PROJECT_ROOT),
+            **world.environment,
+            **variables,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -292,9 +311,9 @@ def test_a_killed_run_loses_only_the_shard_in_its_hands(
 
 def test_ctrl_c_ends_with_a_word_and_keeps_what_was_finished(blank_world: World) -> None:
     (blank_world.folder / "datasets.yaml").write_text(samples.registry(["manual"]))
-    with hanging_in_the_third_shard(blank_world) as process:
+    with hanging_in_the_third_shard(blank_world, _FAKE_MODEL, **SECRETS) as process:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == (
         "interrupted: what was finished is kept, run the same command again"
@@ -305,6 +324,11 @@ def test_ctrl_c_ends_with_a_word_and_keeps_what_was_finished(blank_world: World)
         unfinished = [run for run in instance.get_runs() if not run.is_finished]
     assert sorted(shards) == ["000000", "000001"]
     assert unfinished == []
+    # the step's captured output is there too
+    written = [path for path in blank_world.home.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".err" for path in written)
+    everything = b"\n".join(path.read_bytes() for path in written) + f"{out}\n{err}".encode()
+    assert [name for name, secret in SECRETS.items() if secret.encode() in everything] == []
 
 
 class Cut:

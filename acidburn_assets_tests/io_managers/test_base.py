@@ -97,7 +97,7 @@ class Graph:
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def instance(quick_records: None) -> Iterator[dg.DagsterInstance]:
     with dg.instance_for_test() as made:
         made.add_dynamic_partitions("d_shards", KEYS)
         yield made
@@ -253,3 +253,26 @@ def test_changed_inputs_are_named(instance, graph):
     asset_graph = graph.definitions().resolve_asset_graph()
     current = versions.current_versions(instance, asset_graph, EMBEDDINGS, "000001")
     assert current.changed_since(versions.tags_of(record)) == ("d/chunks",)
+
+
+def test_figures_are_found_out_once(instance, graph):
+    """They may hold a picture: it was drawn for the object and drawn again for the event."""
+    asked: list[str] = []
+
+    class Asking(MemoryManager):
+        def store(self, key: dg.AssetKey, partition: str | None, made: Made, **facts) -> Stored:
+            return super().store(key, partition, Made(made.figures()), **facts)
+
+    def make(partition: str | None) -> Made:
+        return Made(partition, lambda: {"asked": asked.append(str(partition)) or len(asked)})
+
+    @dg.asset(key=CHUNKS, io_manager_key="memory", partitions_def=SHARDS)
+    def chunks(context) -> dg.Output[Work]:
+        return work(make)
+
+    graph.manager = Asking()
+    graph.definitions = lambda: dg.Definitions(
+        assets=[chunks], resources={"memory": graph.manager}, executor=dg.in_process_executor
+    )
+    assert graph.run(instance, CHUNKS).success
+    assert asked == KEYS

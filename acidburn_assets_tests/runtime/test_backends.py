@@ -1,0 +1,147 @@
+"""Settings made into objects: which back end they name, and what is opened only once."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from acidburn_assets import settings
+from acidburn_assets.adapters import sources
+from acidburn_assets.adapters.object_store import open_store
+from acidburn_assets.adapters.object_store.file import FileStore
+from acidburn_assets.adapters.object_store.s3 import S3Store
+from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.runtime import backends
+
+HUB = Dataset(
+    name="books", source="huggingface", path="someone/books", licence="MIT",
+    may_redistribute_text=True, tier="none",
+)  # fmt: skip
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, **variables: str) -> settings.Settings:
+    """Settings of an environment that holds just these."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return settings.load()
+
+
+def test_the_store_is_a_folder_in_the_home_where_nothing_else_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = backends.open_store(configured(monkeypatch, ACIDBURN_HOME=str(tmp_path)))
+    assert isinstance(store, FileStore)
+    assert store.url == (tmp_path / "objects").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("named", "url"), [("", "s3://corpus"), ("s3://other/prefix", "s3://other/prefix")]
+)
+def test_a_bucket_is_the_store_unless_a_store_is_named(
+    monkeypatch: pytest.MonkeyPatch, named: str, url: str
+) -> None:
+    store = backends.open_store(
+        configured(
+            monkeypatch,
+            B2_BUCKET="corpus",
+            B2_KEY_ID="id",
+            B2_APP_KEY="secret",
+            B2_ENDPOINT="https://s3.us-west-004.backblazeb2.com",
+            ACIDBURN_STORE=named,
+        )
+    )
+    assert isinstance(store, S3Store)
+    assert store.url == url
+
+
+def test_a_bucket_without_its_key_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="B2_KEY_ID"):
+        backends.open_store(configured(monkeypatch, B2_BUCKET="corpus"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "where"),
+    [
+        (
+            {"ACIDBURN_POSTGRES": "postgresql://me:pw@db.example.org:5433/corpus"},
+            "db.example.org:5433/corpus as me",
+        ),
+        (
+            {
+                "SUPABASE_HOST": "aws-0-eu-central-1.pooler.supabase.com",
+                "SUPABASE_USER": "postgres.abc",
+                "SUPABASE_PASSWORD": "p@ss/word#1",
+            },
+            "aws-0-eu-central-1.pooler.supabase.com:5432/postgres as postgres.abc",
+        ),
+        (
+            {"ACIDBURN_POSTGRES": "host=one dbname=corpus user=me", "SUPABASE_HOST": "two"},
+            "one:5432/corpus as me",
+        ),
+    ],
+)
+def test_a_dsn_wins_over_supabase(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], where: str
+) -> None:
+    postgres = backends.connect_postgres(configured(monkeypatch, **variables))
+    assert postgres.where == where
+
+
+def test_opening_brings_the_tables_up_to_date(monkeypatch: pytest.MonkeyPatch, dsn: str) -> None:
+    postgres = backends.open_postgres(configured(monkeypatch, ACIDBURN_POSTGRES=dsn))
+    with postgres.connect(purpose="looking") as connection:
+        found = connection.execute("select to_regclass('acidburn.chunk_embeddings')").fetchone()
+    assert found != (None,)
+
+
+def test_a_hub_is_read_at_the_planned_revision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened: list[Dataset] = []
+    monkeypatch.setattr(sources, "open_source", lambda dataset, **_: opened.append(dataset))
+    backends._source.cache_clear()
+    current = configured(monkeypatch, ACIDBURN_HOME=str(tmp_path))
+    backends.open_source(current, HUB)
+    backends.open_source(current, HUB, revision="0123abc")
+    files = HUB.model_copy(update={"source": "jsonl", "path": "books.jsonl"})
+    backends.open_source(current, files, revision="0123abc")
+    backends._source.cache_clear()
+    assert [dataset.revision for dataset in opened] == [None, "0123abc", None]
+
+
+def test_a_source_is_opened_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    current = configured(monkeypatch, ACIDBURN_HOME=str(tmp_path))
+    assert backends.open_source(current, HUB) is backends.open_source(current, HUB)
+
+
+def test_a_model_is_loaded_once_and_is_the_one_described(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    current = settings.load()
+    encoder = backends.load_encoder(current)
+    assert backends.load_encoder(settings.load()) is encoder
+    assert encoder.card == backends.describe_model(current)
+    assert backends.load_tokenizer(current).max_tokens == encoder.card.max_tokens
+
+
+def test_there_is_no_labeler_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    assert backends.make_labeler(settings.load(), store, "library") is None
+    labeler = backends.make_labeler(
+        configured(monkeypatch, XAI_API_KEY="xai-key", ACIDBURN_LABEL_MODEL="grok-4.5"),
+        store,
+        "library",
+    )
+    assert labeler is not None
+    assert labeler.model == "grok-4.5"
+    assert "xai-key" not in repr(labeler)
+
+
+def test_answers_are_kept_as_objects_of_their_pool(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri(), app_key=SecretStr(""))
+    cache = backends.ObjectCache(store, "library/labels")
+    assert cache.get("abc") is None
+    cache.put("abc", b"{}")
+    assert cache.get("abc") == b"{}"
+    assert store.get_bytes("library/labels/abc.json") == b"{}"
