@@ -81,16 +81,17 @@ def show_made(made: Iterable[Made], console: Console) -> None:
         made: in the order of the graph.
         console: where.
     """
-    table = _table("made", "run", "version", "UTC", "stale by")
-    for one in made:
-        table.add_row(
+    rows = [
+        (
             one.asset,
             one.run_id[:8],
             one.data_version[:10],
             one.made_at[5:16].replace("T", " "),
             ", ".join(one.stale_because),
         )
-    console.print(table)
+        for one in made
+    ]
+    _print_table(console, ("made", "run", "version", "UTC", "stale by"), rows)
 
 
 def _facts(console: Console, **facts: str) -> None:
@@ -100,44 +101,44 @@ def _facts(console: Console, **facts: str) -> None:
 
 
 def _shares(shares: Sequence[ShardShare], console: Console, *, is_by_shard: bool) -> None:
-    columns = ["shard", "rows", "embeddings"] if is_by_shard else ["cluster"]
-    table = _table("chunks", "noise", *columns)
+    columns = ("shard", "rows", "embeddings") if is_by_shard else ("cluster",)
+    rows = []
     for share in shares:
-        facts = (
-            [
-                f"{share.dataset}/{share.shard}",
-                _rows(share.first_row, share.n_rows),
-                share.embeddings_sha256[:12],
-            ]
-            if is_by_shard
-            else [f"{share.cluster_id} {share.cluster_title}"]
-        )
-        table.add_row(f"{share.n_chunks:,}", f"{share.n_noise:,}", *facts)
-    console.print(table)
+        facts: tuple[str, ...] = (f"{share.cluster_id} {share.cluster_title}",)
+        if is_by_shard:
+            shard = f"{share.dataset}/{share.shard}"
+            facts = (shard, _rows(share.first_row, share.n_rows), share.embeddings_sha256[:12])
+        rows.append((f"{share.n_chunks:,}", f"{share.n_noise:,}", *facts))
+    _print_table(console, ("chunks", "noise", *columns), rows)
 
 
 def _chunks(chunks: Sequence[ChunkTrail], console: Console) -> None:
-    table = _table("chunk", "characters", "tokens", "cluster", "strength")
+    rows = []
     for chunk in chunks:
         mark = " (noise)" if chunk.is_noise else ""
-        table.add_row(
-            chunk.chunk_id,
-            f"{chunk.char_start:,}-{chunk.char_end:,}",
-            f"{chunk.n_tokens:,}",
-            "" if chunk.cluster_id is None else f"{chunk.cluster_id} {chunk.cluster_title}{mark}",
-            "" if chunk.strength is None else f"{chunk.strength:.2f}",
+        rows.append(
+            (
+                chunk.chunk_id,
+                f"{chunk.char_start:,}-{chunk.char_end:,}",
+                f"{chunk.n_tokens:,}",
+                "" if chunk.strength is None else f"{chunk.strength:.2f}{mark}",
+                "" if chunk.cluster_id is None else f"{chunk.cluster_id} {chunk.cluster_title}",
+            )
         )
-    console.print(table)
+    _print_table(console, ("chunk", "characters", "tokens", "strength", "cluster"), rows)
 
 
 def _rows(first_row: int, n_rows: int) -> str:
     return f"{first_row:,}-{first_row + n_rows - 1:,}"
 
 
-def _table(*columns: str) -> Table:
+def _print_table(console: Console, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """What one copies into the next command stays whole; the last column may be cut."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        # labels and reasons may be cut; what one copies into the next command may not
-        is_prose = column in ("cluster", "stale by")
-        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=1 if is_prose else None)
-    return table
+    for position, column in enumerate(columns):
+        widest = max([len(column), *(len(row[position]) for row in rows)])
+        is_last = position == len(columns) - 1
+        table.add_column(column, no_wrap=True, min_width=None if is_last else widest)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

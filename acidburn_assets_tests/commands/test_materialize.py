@@ -53,6 +53,8 @@ def test_a_dataset_is_its_own_assets_and_no_more(blank_world: World) -> None:
     finished = acidburn("materialize", "manual")
     assert finished.code == 0, finished.err
     assert "made 10 asset partitions" in finished.out
+    hint = "for clusters and questions: acidburn materialize reference"
+    assert finished.err.splitlines()[-1] == hint
     shards = samples.SHARDS["manual"]
     assert set(blank_world.snapshot().objects) == {
         "manual/plan.json",
@@ -72,6 +74,14 @@ def test_force_makes_the_same_again_and_leaves_nothing_stale(copied_world: World
     # a manifest names the runs that it seals
     assert after.changed_since(before) == {"manual/manifest.json"}
     assert "everything was up to date" in acidburn("materialize", "all").out
+
+
+def test_one_asset_is_made_by_its_own_name(copied_world: World) -> None:
+    before = copied_world.snapshot()
+    finished = acidburn("materialize", "library/lineage", "--force")
+    assert finished.code == 0, finished.err
+    assert "made 1 asset partitions" in finished.out
+    assert copied_world.snapshot().rewritten_since(before) == {"library/lineage.parquet"}
 
 
 def test_an_unknown_target_names_those_that_are_known(blank_world: World) -> None:
@@ -137,6 +147,8 @@ def test_documents_that_cannot_be_chunked_are_counted_by_reason(blank_world: Wor
         "bad_id": 1,
         "too_large": 1,
     }
+    told = "7 documents skipped (bad_id 1, binary 1, empty 1, not_text 1, not_utf8 1, null 1,"
+    assert told in finished.err
     chunks = Tables(blank_world.store, dg.AssetKey(["junk", "chunks"])).read("000000")
     assert chunks["text"].to_pylist() == [kept["text"]]
 
@@ -252,6 +264,7 @@ def hanging_in_the_third_shard(
         env={
             "PATH": os.defpath,
             "PYTHONPATH": str(PROJECT_ROOT),
+            "TMPDIR": str(world.folder),  # a killed process leaves its unfinished table there
             **world.environment,
             **variables,
         },
