@@ -2,7 +2,7 @@
 
 Source: measured on 3,500 passages of Python documentation, share of each one's 15 nearest
 neighbours that are still among its 15 nearest on the map, and CPU seconds: t-SNE .53 and 8, the
-layout of `clusterer`'s graph .43 and .5, two principal components .06 and .03.
+layout of `clusterer`'s graph .43 and 1.8, two principal components .06 and .03.
 """
 
 import numpy as np
