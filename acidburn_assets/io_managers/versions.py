@@ -202,12 +202,6 @@ def input_version(tags: Mapping[str, str], key: dg.AssetKey) -> str:
     return tags.get(get_input_data_version_tag(key), MISSING_VERSION)
 
 
-def input_pointer(tags: Mapping[str, str], key: dg.AssetKey) -> int | None:
-    """Storage id of the event of one input, or None."""
-    pointer = tags.get(get_input_event_pointer_tag(key), NULL_EVENT_POINTER)
-    return None if pointer == NULL_EVENT_POINTER else int(pointer)
-
-
 def code_version(tags: Mapping[str, str]) -> str:
     """The recorded code version; empty where there is none."""
     return tags.get(CODE_VERSION_TAG, "")

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import (
+    NULL_EVENT_POINTER,
+    get_input_event_pointer_tag,
+)
 
 from acidburn_assets.core.errors import NotMaterialized
 from acidburn_assets.io_managers import versions
@@ -35,8 +39,8 @@ def test_tags_hold_what_they_were_made_of() -> None:
     assert versions.data_version(tags) == "d1"
     assert versions.code_version(tags) == "chunks-1"
     assert versions.input_version(tags, PLAN) == "p1"
-    assert versions.input_pointer(tags, PLAN) == 7
-    assert versions.input_pointer(tags, CHUNKS) is None
+    assert tags[get_input_event_pointer_tag(PLAN)] == "7"
+    assert tags[get_input_event_pointer_tag(CHUNKS)] == NULL_EVENT_POINTER
     assert CURRENT.are_recorded_in(tags)
 
 
