@@ -39,7 +39,7 @@ def open_engine(configured: Settings, pool: str | None) -> Engine:
     # first of all: the model takes seconds to load
     name = configured.registry.choose_pool(pool).name
     return Engine(
-        store=backends.open_store(configured),
+        store=backends.open_store(configured, patience_seconds=backends.TERMINAL_PATIENCE_SECONDS),
         postgres=backends.open_postgres(configured),
         encoder=backends.load_encoder(configured),
         pool=name,

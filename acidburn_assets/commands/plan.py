@@ -26,7 +26,7 @@ def command(dataset: str, is_json: bool) -> None:
     outcome = materialize(dataset, only={"plan"})
     if outcome.failures:
         raise click.ClickException("the plan could not be made")
-    store = backends.open_store(configured)
+    store = backends.open_store(configured, patience_seconds=backends.TERMINAL_PATIENCE_SECONDS)
     plan: Plan = load_record(store, dg.AssetKey([dataset, "plan"]))
     if is_json:
         click.echo(plan.model_dump_json(indent=2))

@@ -4,7 +4,8 @@
     ├── TransientError            the same call may succeed later: retry with patience
     │   ├── StoreUnavailable      the object store did not answer, or asked us to slow down
     │   ├── DatabaseUnavailable   Postgres is away or dropped the connection
-    │   └── ServiceUnavailable    a hub, an LLM or another service did not answer
+    │   ├── ServiceUnavailable    a hub, an LLM or another service did not answer
+    │   └── WorkFolderUnavailable the local work folder is full or fails
     └── PermanentError            retrying changes nothing: a person must mend something
         ├── ConfigError           a setting, datasets.yaml or a command's argument is wrong
         ├── SourceError           a dataset cannot be read as it is declared
@@ -43,6 +44,10 @@ class ServiceUnavailable(TransientError):
     """A hub, an LLM or another service did not answer."""
 
 
+class WorkFolderUnavailable(TransientError):
+    """The local work folder is full or fails; nothing of the unfinished work was stored."""
+
+
 class PermanentError(AcidburnError):
     """Trying again changes nothing until a person mends something."""
 
@@ -68,7 +73,16 @@ class ObjectMissing(StoreError):
 
 
 class ObjectCorrupt(StoreError):
-    """An object's content is not what its checksum says."""
+    """An object's content is not what its checksum says.
+
+    Args:
+        message: for people.
+        key: of the object whose bytes are damaged; "" where they are whole but not those expected.
+    """
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class SchemaError(PermanentError):

@@ -22,13 +22,20 @@ from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.embeddings import Encoder, ModelCard
 from acidburn_assets.settings import Settings
 
+PATIENCE_SECONDS = 1_800
+"""How long a bucket that does not answer is tried again by work that can wait."""
 
-def open_store(settings: Settings, *, patience_seconds: float = 600) -> ObjectStore:
+TERMINAL_PATIENCE_SECONDS = 60
+"""The same where a person waits for one answer at a terminal. Chosen, not measured."""
+
+
+def open_store(settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS) -> ObjectStore:
     """The object store that the settings name.
 
     Args:
         settings: URL, endpoint and keys.
-        patience_seconds: how long a bucket that does not answer is tried again.
+        patience_seconds: how long a bucket that fails is tried again; half an hour outlasts the
+            maintenance of a vault.
     """
     return object_store.open_store(
         settings.store_url,

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from acidburn_assets_tests.adapters import faulty_s3
+from acidburn_assets_tests.adapters.stores import bucket, folder, prefix, raw_s3, rot, store
+
+__all__ = ["bucket", "folder", "prefix", "raw_s3", "rot", "store"]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Objects under keys, on a disk or in a bucket, behind one interface.
 
 `open_store` picks the back end by URL. The contract is in `contract`, the back ends in `file` and
-`s3`, tables in `parquet`, the self-test of a configuration in `probing`.
+`s3` (through `s3_connection`), tables in `parquet` (by way of a `work_folder`), the self-test of a
+configuration in `probing`, a bucket's own rules in `lifecycle`.
 """
 
 from pathlib import Path
@@ -43,7 +44,7 @@ def open_store(
     endpoint: str = "",
     key_id: str = "",
     app_key: SecretStr = NO_KEY,
-    patience_seconds: float = 600,
+    patience_seconds: float = 1_800,
 ) -> ObjectStore:
     """The object store behind a URL. Nothing is read, written or connected to yet.
 
@@ -52,9 +53,9 @@ def open_store(
         endpoint: of the S3 service, for B2 `https://s3.<region>.backblazeb2.com`.
         key_id: B2_KEY_ID.
         app_key: B2_APP_KEY.
-        patience_seconds: how long a call to a bucket is tried again before it is given up; ten
-            minutes outlast a usual "slow down", a person who waits at a terminal wants less.
-            Chosen, not measured.
+        patience_seconds: how long a call to a bucket is tried again before it is given up; half
+            an hour outlasts the maintenance of a vault, a person who waits at a terminal wants
+            less. Source: `s3_connection.Patience`.
 
     Raises:
         ConfigError: the URL, the endpoint or the keys cannot be used.
@@ -68,7 +69,8 @@ def open_store(
         return FileStore(_folder(url, parts))
     if parts.scheme == "s3":
         # boto3 takes a third of a second, which who works on a disk need not wait for
-        from acidburn_assets.adapters.object_store.s3 import Patience, S3Store
+        from acidburn_assets.adapters.object_store.s3 import S3Store
+        from acidburn_assets.adapters.object_store.s3_connection import Patience
 
         return S3Store(
             parts.netloc,

@@ -92,6 +92,19 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def verify(self, key: str) -> ObjectInfo:
+        """Reads the whole object, a block at a time, and compares it with its sha256.
+
+        Memory does not grow with the object: this is for whoever checks all of a store. An object
+        that another tool put there has nothing to be compared with and passes, its `sha256` told
+        as `head` tells it.
+
+        Raises:
+            ObjectMissing: no such key.
+            ObjectCorrupt: the content is not what was stored.
+        """
+        ...
+
     def head(self, key: str) -> ObjectInfo | None:
         """What is stored under a key; None where nothing is."""
         ...
@@ -179,9 +192,24 @@ def check_content(key: str, content: bytes, *, sha256: str) -> None:
     Raises:
         ObjectCorrupt: names the key and both checksums.
     """
-    found = hashlib.sha256(content).hexdigest()
+    check_sha256(key, hashlib.sha256(content).hexdigest(), sha256=sha256, n_bytes=len(content))
+
+
+def check_sha256(key: str, found: str, *, sha256: str, n_bytes: int) -> None:
+    """Compares the checksum of what was read with the one that was stored.
+
+    Args:
+        key: of the object.
+        found: sha256 of what was read.
+        sha256: that was stored with it.
+        n_bytes: that were read.
+
+    Raises:
+        ObjectCorrupt: names the key and both checksums.
+    """
     if found != sha256:
         raise ObjectCorrupt(
             f"{key!r} is corrupt: sha256 {sha256} was stored, {found} was read "
-            f"({len(content):,} bytes). Delete the object and materialize it again"
+            f"({n_bytes:,} bytes). Delete the object and materialize it again",
+            key=key,
         )

@@ -69,22 +69,21 @@ class FileStore:
     def get_bytes(self, key: str) -> bytes:
         with self._disk_errors(key), self._open(key) as (file, record):
             content = file.read()
-            if record is not None:
-                contract.check_content(key, content, sha256=record.sha256)
-            elif recorded := self._records(key):
-                # changed by hand, unless a copy of the folder only changed the times
-                found = hashlib.sha256(content).hexdigest()
-                if found not in {record.sha256 for record in recorded}:
-                    contract.check_content(key, content, sha256=recorded[-1].sha256)
+            self._check(key, hashlib.sha256(content).hexdigest(), record, n_bytes=len(content))
             return content
+
+    def verify(self, key: str) -> ObjectInfo:
+        with self._disk_errors(key), self._open(key) as (file, record):
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            status = os.fstat(file.fileno())
+            self._check(key, sha256, record, n_bytes=file.tell())
+            return _object_info(key, status, record or self._record_of(key, sha256))
 
     def head(self, key: str) -> ObjectInfo | None:
         try:
             with self._disk_errors(key), self._open(key) as (file, record):
                 if record is None:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                    same = [old for old in self._records(key) if old.sha256 == sha256]
-                    record = same[-1] if same else _Record(sha256, {})
+                    record = self._record_of(key, hashlib.file_digest(file, "sha256").hexdigest())
                 status = os.fstat(file.fileno())
         except ObjectMissing:
             return None
@@ -95,8 +94,7 @@ class FileStore:
         with self._disk_errors(prefix):
             found = [
                 ListedObject(key, status.st_size, _version(status), _modified(status))
-                for key, status in self._walk(prefix.rpartition("/")[0])
-                if key.startswith(prefix)
+                for key, status in self._walk(prefix)
             ]
         return iter(sorted(found))
 
@@ -156,6 +154,18 @@ class FileStore:
             self._record_path(key, replaced).unlink(missing_ok=True)
         return _object_info(key, status, record)
 
+    def _check(self, key: str, found: str, record: _Record | None, *, n_bytes: int) -> None:
+        """Compares a checksum with the version's own record, or with any where it has none."""
+        # without one it was changed by hand, unless a copy of the folder only changed the times
+        recorded = self._records(key) if record is None else (record,)
+        if recorded and found not in {record.sha256 for record in recorded}:
+            contract.check_sha256(key, found, sha256=recorded[-1].sha256, n_bytes=n_bytes)
+
+    def _record_of(self, key: str, sha256: str) -> _Record:
+        """The newest record of this content, or one without metadata."""
+        same = [record for record in self._records(key) if record.sha256 == sha256]
+        return same[-1] if same else _Record(sha256, {})
+
     @contextmanager
     def _open(self, key: str) -> Iterator[tuple[io.BufferedReader, _Record | None]]:
         """An object, and the record of just that version of it if there is one."""
@@ -173,17 +183,25 @@ class FileStore:
                     yield file, record
                     return
 
-    def _walk(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-        for place, folders, names in os.walk(self._root / folder, onerror=_refuse):
-            if Path(place) == self._root:
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Keys that begin so; what cannot hold one is not entered, nor looked at."""
+        for place, folders, names in os.walk(
+            self._root / prefix.rpartition("/")[0], onerror=_refuse
+        ):
+            folder = Path(place).relative_to(self._root).as_posix() + "/"
+            if folder == "./":
+                folder = ""
                 folders[:] = [name for name in folders if name not in contract.OWN_FOLDERS]
+            folders[:] = [name for name in folders if _is_on_the_way(f"{folder}{name}/", prefix)]
             for name in names:
-                path = Path(place, name)
+                if not f"{folder}{name}".startswith(prefix):
+                    continue
                 try:
-                    status = path.stat()
+                    # by strings: an object each for thousands of paths takes most of a listing
+                    status = os.stat(f"{place}/{name}")
                 except FileNotFoundError:
                     continue  # deleted since its folder was read
-                yield path.relative_to(self._root).as_posix(), status
+                yield f"{folder}{name}", status
 
     def _sweep(self, scratch: Path) -> None:
         """Removes what killed processes left, once in the life of this object."""
@@ -250,6 +268,10 @@ def _refuse(error: OSError) -> None:
     """A folder that cannot be read is no empty folder: its shards would be made again."""
     if not isinstance(error, ABSENT):
         raise error
+
+
+def _is_on_the_way(folder: str, prefix: str) -> bool:
+    return folder.startswith(prefix) or prefix.startswith(folder)
 
 
 def _version(status: os.stat_result) -> str:

@@ -6,9 +6,8 @@ read by byte range, each page compared with the checksum in its header. What the
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from acidburn_assets.adapters.object_store.contract import ObjectInfo, ObjectStore
+from acidburn_assets.adapters.object_store.work_folder import disk_errors, work_folder
 from acidburn_assets.core import schemas
 from acidburn_assets.core.errors import ObjectCorrupt, SchemaError
 
@@ -122,13 +122,28 @@ def write_parquet(
 
     Raises:
         SchemaError: a batch, or the path of an encoding, does not fit the schema.
+        WorkFolderUnavailable: the local disk is full or fails.
         StoreError, StoreUnavailable: as `ObjectStore.put_file`.
     """
     _check_encoding(schema, column_encoding or {})
-    n_rows = 0
-    with tempfile.TemporaryDirectory(prefix="acidburn-") as folder:
-        path = Path(folder, "table.parquet")
-        with pq.ParquetWriter(
+    with work_folder() as folder:
+        path = folder / "table.parquet"
+        with _parquet_writer(path, schema, column_encoding) as write:
+            n_rows = 0
+            for row_group in _row_groups(batches, schema, key=key, n_rows=row_group_rows):
+                write(row_group)
+                n_rows += row_group.num_rows
+        facts = metadata() if callable(metadata) else metadata
+        return store.put_file(key, path, metadata=facts or {}), n_rows
+
+
+@contextmanager
+def _parquet_writer(
+    path: Path, schema: pa.Schema, column_encoding: Mapping[str, str] | None
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes row groups to a local file that is whole, and on the disk, at the end."""
+    with disk_errors(path.parent):
+        writer = pq.ParquetWriter(
             path,
             schema,
             compression="zstd",
@@ -138,14 +153,25 @@ def write_parquet(
             use_dictionary=False,
             column_encoding=dict(column_encoding) if column_encoding else None,
             write_page_checksum=True,
-        ) as writer:
-            for row_group in _row_groups(batches, schema, key=key, n_rows=row_group_rows):
-                writer.write_table(row_group, row_group_size=row_group_rows)
-                n_rows += row_group.num_rows
+        )
+
+    def write(row_group: pa.Table) -> None:
+        with disk_errors(path.parent):
+            writer.write_table(row_group, row_group_size=max(row_group.num_rows, 1))
+
+    def abandon() -> None:
+        # on a full disk the footer fails too; the error that led here is the one to be told
+        with suppress(OSError):
+            writer.close()
+
+    with ExitStack() as unfinished:
+        unfinished.callback(abandon)
+        yield write
+        unfinished.pop_all()
+    with disk_errors(path.parent):
+        writer.close()
         with path.open("rb") as file:
             os.fsync(file.fileno())  # a full or failing disk is found before the upload
-        facts = metadata() if callable(metadata) else metadata
-        return store.put_file(key, path, metadata=facts or {}), n_rows
 
 
 def read_table(store: ObjectStore, key: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -225,5 +251,6 @@ def _damage_named(key: str) -> Iterator[None]:
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ObjectCorrupt(
             f"{key!r} cannot be read as Parquet: {error}. Delete the object and materialize it "
-            "again"
+            "again",
+            key=key,
         ) from error

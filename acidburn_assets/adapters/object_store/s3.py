@@ -12,47 +12,36 @@ backblaze.com/docs/cloud-storage-s3-compatible-api-bucket-versions.
 import hashlib
 import io
 import json
-import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-import boto3
-import botocore.loaders
-import botocore.session
 import pyarrow as pa
-import tenacity
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from acidburn_assets.adapters.object_store import contract, s3_errors
 from acidburn_assets.adapters.object_store.contract import ListedObject, ObjectInfo
 from acidburn_assets.adapters.object_store.parquet import VerifiedParquet
+from acidburn_assets.adapters.object_store.s3_connection import PATIENT, Patience, S3Connection
 from acidburn_assets.core.errors import (
-    ConfigError,
     ObjectCorrupt,
     ObjectMissing,
     StoreError,
     StoreUnavailable,
 )
 
-LOGGER = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
-
 SHA256 = "sha256"
 METADATA = "acidburn"
 """Names of our two headers, after `x-amz-meta-`."""
 
-REGIONAL_HOST = re.compile(r"s3\.([a-z0-9-]+)\.(?:backblazeb2|amazonaws)\.com")
+BLOCK_BYTES = 1 << 20
+"""Read at once where an object is not kept. Chosen, not measured."""
 
 TRANSFER = TransferConfig(
     # 4 parts in flight fill a home uplink and hold 64 MB. Source: measured, 115 MB peak memory
@@ -62,33 +51,6 @@ TRANSFER = TransferConfig(
     # the CRT client goes to AWS whatever the endpoint. Source: boto3 issue 4839
     preferred_transfer_client="classic",
 )
-
-NO_AWS_FILES = {
-    "profile": (None, None, None, None),
-    "config_file": (None, None, os.devnull, None),
-    "credentials_file": (None, None, os.devnull, None),
-}
-"""A profile or file of the AWS command line must not change how we reach another service."""
-
-SERVICE_MODELS = botocore.loaders.create_loader()
-"""Read once for all stores of a process: a client then takes 10 ms to make, not 70. Source:
-measured."""
-
-
-class Patience(NamedTuple):
-    """How long a call is tried again.
-
-    botocore tries each request, so each part of an upload, `n_attempts` times; then the whole
-    call is tried again after a random wait that grows from the shortest to the longest.
-    """
-
-    total_seconds: float = 600
-    shortest_wait_seconds: float = 1
-    longest_wait_seconds: float = 60
-    n_attempts: int = 8
-
-
-PATIENT = Patience()
 
 
 class S3Store:
@@ -119,43 +81,19 @@ class S3Store:
         Raises:
             ConfigError: one of them is missing or cannot be right.
         """
-        if not bucket:
-            raise ConfigError(
-                "the store's URL names no bucket: write s3://bucket or s3://bucket/prefix"
-            )
-        if not key_id or not app_key.get_secret_value():
-            raise ConfigError(f"the bucket {bucket!r} needs B2_KEY_ID and B2_APP_KEY")
         contract.check_prefix(prefix)
-        region = region_of(endpoint)
+        self.connection = S3Connection(
+            bucket, endpoint=endpoint, key_id=key_id, app_key=app_key, patience=patience
+        )
+        self.prefix = f"{prefix}/" if prefix else ""
+        """Before every key; with a slash at its end, or ""."""
         self.url = f"s3://{bucket}/{prefix}".removesuffix("/")
         self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = endpoint
-        self._patience = patience
+        self._client = self.connection.client
+        self._patiently = self.connection.patiently
         self._n_listed = n_listed
         self._has_bucket_answered = False
-        isolated = botocore.session.Session(session_vars=NO_AWS_FILES)
-        isolated.register_component("data_loader", SERVICE_MODELS)
-        session = boto3.session.Session(
-            aws_access_key_id=key_id,
-            aws_secret_access_key=app_key.get_secret_value(),
-            region_name=region,
-            botocore_session=isolated,
-        )
-        self._client: Any = session.client(
-            "s3",
-            endpoint_url=endpoint,
-            config=Config(
-                signature_version="s3v4",
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                retries={"mode": "standard", "total_max_attempts": patience.n_attempts},
-                connect_timeout=10,
-                read_timeout=120,
-                s3={"addressing_style": "path", "payload_signing_enabled": True},
-            ),
-        )
-        self._client.meta.events.register_first("needs-retry.s3", self._pause_as_asked)
 
     def __repr__(self) -> str:
         return f"S3Store({self.url!r}, endpoint={self._endpoint!r})"
@@ -191,6 +129,14 @@ class S3Store:
             contract.check_content(key, content, sha256=sha256)
         return content
 
+    def verify(self, key: str) -> ObjectInfo:
+        stored, found = self._digest(key)
+        if stored.sha256 and found != stored.sha256:
+            # read once more, as in `get_bytes`
+            stored, found = self._digest(key)
+            contract.check_sha256(key, found, sha256=stored.sha256, n_bytes=stored.n_bytes)
+        return stored
+
     def head(self, key: str) -> ObjectInfo | None:
         name = self._name(key)
         return self._patiently(key, lambda: self._head(key, name))
@@ -199,13 +145,13 @@ class S3Store:
         contract.check_prefix(prefix)
         page: dict[str, Any] = {}
         while not page or page["IsTruncated"]:
-            wanted = {"Prefix": self._prefix + prefix, "MaxKeys": self._n_listed}
+            wanted = {"Prefix": self.prefix + prefix, "MaxKeys": self._n_listed}
             if page:
                 wanted["ContinuationToken"] = page["NextContinuationToken"]
             page = self._patiently(prefix, partial(self._list, wanted))
             for entry in page.get("Contents", ()):
                 yield ListedObject(
-                    key=entry["Key"].removeprefix(self._prefix),
+                    key=entry["Key"].removeprefix(self.prefix),
                     n_bytes=entry["Size"],
                     etag=entry["ETag"].strip('"'),
                     modified=entry["LastModified"].astimezone(UTC),
@@ -227,8 +173,8 @@ class S3Store:
 
     def _name(self, key: str) -> str:
         contract.check_key(key)
-        contract.check_key(self._prefix + key)
-        return self._prefix + key
+        contract.check_key(self.prefix + key)
+        return self.prefix + key
 
     def _put(
         self,
@@ -254,7 +200,8 @@ class S3Store:
             if stored is not None and stored.sha256 == sha256 and stored.n_bytes != n_bytes:
                 raise ObjectCorrupt(
                     f"{key!r} was sent with {n_bytes:,} bytes and {stored.n_bytes:,} arrived at "
-                    f"{self._endpoint!r}; store it again"
+                    f"{self._endpoint!r}; store it again",
+                    key=key,
                 )
             if stored is None or not _is_same(stored, n_bytes, sha256, metadata):
                 raise StoreUnavailable(
@@ -274,6 +221,20 @@ class S3Store:
             answer = self._client.get_object(Bucket=self._bucket, Key=name)
             with closing(answer["Body"]) as body:
                 return body.read(), answer["Metadata"].get(SHA256, "")
+
+        return self._patiently(key, attempt)
+
+    def _digest(self, key: str) -> tuple[ObjectInfo, str]:
+        """What is stored, and the sha256 of what is read."""
+        name = self._name(key)
+
+        def attempt() -> tuple[ObjectInfo, str]:
+            answer = self._client.get_object(Bucket=self._bucket, Key=name)
+            digest = hashlib.sha256()
+            with closing(answer["Body"]) as body:
+                for block in body.iter_chunks(BLOCK_BYTES):
+                    digest.update(block)
+            return _object_info(key, answer), digest.hexdigest()
 
         return self._patiently(key, attempt)
 
@@ -308,67 +269,12 @@ class S3Store:
                 return None
             raise
         self._has_bucket_answered = True
-        return ObjectInfo(
-            key=key,
-            n_bytes=answer["ContentLength"],
-            sha256=answer["Metadata"].get(SHA256, ""),
-            metadata=json.loads(answer["Metadata"].get(METADATA, "{}")),
-            modified=answer["LastModified"].astimezone(UTC),
-            etag=answer["ETag"].strip('"'),
-        )
+        return _object_info(key, answer)
 
     def _list(self, wanted: dict[str, Any]) -> dict[str, Any]:
         page: dict[str, Any] = self._client.list_objects_v2(Bucket=self._bucket, **wanted)
         self._has_bucket_answered = True
         return page
-
-    def _patiently(self, key: str, attempt: Callable[[], Answer]) -> Answer:
-        """Calls until it succeeds, is refused for good, or patience ends."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(s3_errors.is_transient),
-            wait=self._wait_seconds,
-            stop=tenacity.stop_before_delay(self._patience.total_seconds),
-            before_sleep=partial(self._log_wait, key),
-            reraise=True,
-        )
-        try:
-            return retrying(attempt)
-        except s3_errors.FOREIGN as error:
-            raise self._translated(error, key) from error
-
-    def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
-        """Full jitter, or longer where the store asks for it."""
-        patience = self._patience
-        jitter = tenacity.wait_random_exponential(
-            multiplier=patience.shortest_wait_seconds,
-            min=patience.shortest_wait_seconds,
-            max=patience.longest_wait_seconds,
-        )
-        error = state.outcome.exception() if state.outcome else None
-        asked = s3_errors.retry_after_seconds(error) if error else 0
-        return max(jitter(state), asked)
-
-    def _log_wait(self, key: str, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if error is not None:
-            reason = self._translated(error, key)
-            LOGGER.warning("trying again in %.1f s: %s", state.upcoming_sleep, reason)
-
-    def _translated(self, error: BaseException, key: str) -> BaseException:
-        if not isinstance(error, s3_errors.FOREIGN):
-            return error
-        return s3_errors.translate(error, endpoint=self._endpoint, bucket=self._bucket, key=key)
-
-    def _pause_as_asked(self, response: Any, attempts: int, **_: Any) -> float | None:
-        """Makes botocore wait between its own attempts as long as the store asks for; left alone
-        it ignores Retry-After. None: let botocore decide."""
-        if response is None or attempts >= self._patience.n_attempts:
-            return None
-        answer = response[0]
-        if answer.status_code not in s3_errors.TRANSIENT_STATUSES:
-            return None
-        asked = s3_errors.parse_retry_after(answer.headers.get("retry-after"))
-        return min(asked, self._patience.longest_wait_seconds) or None
 
 
 class _Ranges(io.RawIOBase):
@@ -404,32 +310,16 @@ class _Ranges(io.RawIOBase):
         return content
 
 
-def region_of(endpoint: str) -> str:
-    """The region that requests to an endpoint are signed for.
-
-    Raises:
-        ConfigError: the endpoint is missing or cannot be one.
-    """
-    hint = "it looks like https://s3.<region>.backblazeb2.com and is shown beside the bucket"
-    if not endpoint:
-        raise ConfigError(f"a bucket needs B2_ENDPOINT: {hint}")
-    parts = urlsplit(endpoint)
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"B2_ENDPOINT holds credentials; {hint}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"B2_ENDPOINT {endpoint!r} lacks https:// in front; {hint}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError(f"B2_ENDPOINT {endpoint!r} has more than a host; {hint}")
-    regional = REGIONAL_HOST.fullmatch(parts.hostname)
-    if parts.hostname.endswith("backblazeb2.com"):
-        if parts.scheme != "https":
-            raise ConfigError(
-                f"B2_ENDPOINT {endpoint!r} must start with https://: B2 answers no other"
-            )
-        if regional is None:
-            raise ConfigError(f"B2_ENDPOINT {endpoint!r} is not B2's S3 endpoint; {hint}")
-    # servers without regions, on a LAN or a laptop, sign for AWS's first one
-    return regional[1] if regional else "us-east-1"
+def _object_info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
+    """What the answer to a HEAD or a GET tells of an object."""
+    return ObjectInfo(
+        key=key,
+        n_bytes=answer["ContentLength"],
+        sha256=answer["Metadata"].get(SHA256, ""),
+        metadata=json.loads(answer["Metadata"].get(METADATA, "{}")),
+        modified=answer["LastModified"].astimezone(UTC),
+        etag=answer["ETag"].strip('"'),
+    )
 
 
 def _is_same(stored: ObjectInfo, n_bytes: int, sha256: str, metadata: Mapping[str, str]) -> bool:

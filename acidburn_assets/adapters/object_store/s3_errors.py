@@ -13,6 +13,8 @@ from botocore.exceptions import (
     IncompleteReadError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from acidburn_assets.core.errors import (
     AcidburnError,
@@ -21,7 +23,9 @@ from acidburn_assets.core.errors import (
     StoreUnavailable,
 )
 
-FOREIGN = (BotoCoreError, ClientError, Boto3Error)
+FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError, HTTPError)
+"""ResponseParserError: an answer that is not S3's XML, damaged on the way or a proxy's own page.
+HTTPError: urllib3's, which botocore lets pass where TLS finds a body damaged."""
 
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 """503 is B2's way to say "slow down" and lasts up to half an hour when a vault is maintained.
@@ -29,11 +33,15 @@ TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 Source: backblaze.com/docs/cloud-storage-rate-limits, rclone issue 597.
 """
 
-TRANSIENT_CODES = frozenset({"RequestTimeout", "NoSuchUpload"})
+TRANSIENT_CODES = frozenset(
+    {"RequestTimeout", "NoSuchUpload", "XAmzContentSHA256Mismatch", "BadDigest"}
+)
 """Sent with a status that would be final.
 
 RequestTimeout comes as 400 when the body dawdles. NoSuchUpload is the answer to a second
-CompleteMultipartUpload whose first answer got lost.
+CompleteMultipartUpload whose first answer got lost. The other two are for a body that was altered
+on its way: what we sign is what we read, so the same file sent again may arrive whole.
+Source: measured, OpenStack Swift answers 400 XAmzContentSHA256Mismatch.
 """
 
 
@@ -64,7 +72,10 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, ClientError):
         return status_of(error) in TRANSIENT_STATUSES or code_of(error) in TRANSIENT_CODES
-    kinds = (StoreUnavailable, ConnectionError, HTTPClientError, IncompleteReadError)
+    kinds = (
+        *(StoreUnavailable, ConnectionError, HTTPClientError),
+        *(IncompleteReadError, ResponseParserError, HTTPError),
+    )
     return isinstance(error, kinds)
 
 
