@@ -38,8 +38,9 @@ class FakeEncoder:
     device = "cpu"
     dtype = "float32"
 
-    def __init__(self, dim: int = 16, *, max_tokens: int = 256) -> None:
+    def __init__(self, dim: int = 16, *, max_tokens: int = 256, batch_tokens: int = 2048) -> None:
         self._tokenizer = FakeTokenizer(max_tokens=max_tokens)
+        self.batch_tokens = batch_tokens
         self.card = ModelCard(
             name="fake",
             revision="",

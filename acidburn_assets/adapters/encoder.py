@@ -66,6 +66,7 @@ class SentenceEncoder:
         card: what the model is.
         device: where it runs.
         dtype: of its matrix products.
+        batch_tokens: most tokens of a batch, padding included.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class SentenceEncoder:
         self._model = model
         self._pad_id = model.tokenizer.pad_token_id or 0
         self._tokenizer = tokenizer
-        self._batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS) if is_cpu else batch_tokens
+        self.batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS) if is_cpu else batch_tokens
         self._n_threads = _n_cpu_threads() if is_cpu else 1
         self._prompts = {"document": card.document_prompt, "query": card.query_prompt}
 
@@ -110,7 +111,7 @@ class SentenceEncoder:
         inputs = self._tokenizer.input_ids([prompt + text for text in texts])
         n_tokens = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))  # (n,)
         self._refuse_long(n_tokens, input_type)
-        batches = plan_batches(n_tokens, batch_tokens=self._batch_tokens)
+        batches = plan_batches(n_tokens, batch_tokens=self.batch_tokens)
         vectors = np.empty((len(texts), self.card.dim), dtype=np.float32)
         with ThreadPoolExecutor(self._n_threads, initializer=self._start_thread) as pool:
             made = pool.map(lambda batch: self._forward([inputs[row] for row in batch]), batches)
@@ -181,7 +182,7 @@ class SentenceEncoder:
             raise ModelError(
                 f"{self.device!r} has too little memory for {len(inputs)} texts of at most "
                 f"{max(map(len, inputs))} tokens; lower ACIDBURN_BATCH_TOKENS "
-                f"(now {self._batch_tokens})"
+                f"(now {self.batch_tokens})"
             ) from error
 
     def _padded(self, inputs: Sequence[np.ndarray]) -> "dict[str, torch.Tensor]":

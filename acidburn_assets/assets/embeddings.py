@@ -14,6 +14,7 @@ from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.plan import check_budget
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Batches, Tables, load_record
+from acidburn_assets.io_managers.parts import Parts, Windows, made_by
 from acidburn_assets.partitions import shard_partitions
 from acidburn_assets.resources import EncoderResource, StoreResource
 from acidburn_assets.settings import Settings
@@ -24,17 +25,19 @@ SHARDS_PER_RUN = 32
 
 def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
     """The node of one dataset."""
+    key = specs.key(dataset.name, "embeddings")
+    code_version = specs.version(
+        "embeddings-1", settings.acidburn_model, settings.acidburn_model_revision
+    )
 
     @dg.asset(
-        key=specs.key(dataset.name, "embeddings"),
+        key=key,
         ins={"chunks": dg.AssetIn(specs.key(dataset.name, "chunks"))},
         deps=[encoders.KEY],
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="tables",
-        code_version=specs.version(
-            "embeddings-1", settings.acidburn_model, settings.acidburn_model_revision
-        ),
+        code_version=code_version,
         group_name=dataset.name,
         kinds={"parquet", "pytorch"},
         pool="gpu",
@@ -47,7 +50,8 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         encoder: EncoderResource,
     ) -> dg.Output[Work]:
         # no input: a new plan that leaves a shard's chunks as they are must not embed them again
-        plan = load_record(store.create(), specs.key(dataset.name, "plan"))
+        objects = store.create()
+        plan = load_record(objects, specs.key(dataset.name, "plan"))
         check_budget(plan, dataset.budget_usd)
         encoders.observe_in_run(context.instance, encoder)
         load = cache(encoder.create)
@@ -56,15 +60,28 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
             shard = specs.require(partition)
             model = load()
             tally = embedding.Tally()
+            author = made_by(code_version, chunks.info(shard).sha256, model)
+            parts = Parts(
+                objects,
+                key,
+                shard,
+                model,
+                made_by=author,
+                part_seconds=settings.acidburn_part_seconds,
+            )
 
             def batches() -> Iterator[pa.RecordBatch]:
-                for batch in chunks.batches(shard, ["chunk_id", "text"]):
-                    encoded = model.encode(batch.column("text").to_pylist(), "document")
-                    tally.add(encoded)
-                    yield embedding.record_batch(batch.column("chunk_id"), encoded.vectors)
+                with objects.open_parquet(chunks.object_key(shard)) as file:
+                    windows = Windows(file, batch_tokens=model.batch_tokens)
+                    yield from parts.embed(windows, tally)
 
             return Made(
-                Batches(schemas.embeddings(model.card.dim), batches(), embedding.COLUMN_ENCODING),
+                Batches(
+                    schemas.embeddings(model.card.dim),
+                    batches(),
+                    embedding.COLUMN_ENCODING,
+                    after_store=parts.delete,
+                ),
                 lambda: {
                     "model": model.card.fingerprint,
                     "model_name": model.card.name,
@@ -73,6 +90,8 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                     "dtype": model.dtype,
                     "tokens": tally.n_tokens,
                     "truncated": tally.n_truncated,
+                    "resumed_rows": tally.n_resumed_rows,
+                    "parts": parts.n_written,
                     "chunks_per_second": round(tally.rows_per_second, 1),
                     "tokens_per_second": round(tally.tokens_per_second),
                     **specs.COST_FREE,

@@ -107,6 +107,74 @@ def test_every_text_is_in_one_batch_that_fits(n_tokens: list[int], batch_tokens:
     assert in_order == sorted(in_order, reverse=True)
 
 
+def test_what_was_encoded_earlier_counts_but_not_as_speed() -> None:
+    tally = Tally()
+    tally.resume(n_rows=100, n_tokens=1000, n_truncated=2)
+    assert (tally.rows_per_second, tally.tokens_per_second) == (0, 0)
+    tally.add(Encoded(unit_vectors(4, 4), n_tokens=40, n_truncated=1, seconds=2.0))
+    assert (tally.n_rows, tally.n_tokens, tally.n_truncated) == (104, 1040, 3)
+    assert (tally.n_resumed_rows, tally.n_resumed_tokens) == (100, 1000)
+    assert (tally.rows_per_second, tally.tokens_per_second) == (2, 20)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "window_tokens", "window_rows", "windows"),
+    [
+        ([], 10, 5, []),
+        ([5], 10, 5, [(0, 1)]),
+        ([5, 5], 10, 5, [(0, 2)]),
+        ([5, 5, 1], 10, 5, [(0, 2), (2, 3)]),
+        ([5, 6, 4], 10, 5, [(0, 1), (1, 3)]),
+        ([25, 4, 4], 10, 5, [(0, 1), (1, 3)]),  # longer than a window: alone
+        ([4, 25, 4], 10, 5, [(0, 1), (1, 2), (2, 3)]),
+        ([1, 1, 1, 1, 1], 10, 2, [(0, 2), (2, 4), (4, 5)]),
+        ([0, 0, 0], 2, 5, [(0, 2), (2, 3)]),  # an empty text still takes time
+    ],
+)
+def test_windows_are_consecutive_rows_within_the_budget(
+    n_tokens: list[int], window_tokens: int, window_rows: int, windows: list[tuple[int, int]]
+) -> None:
+    planned = embeddings.plan_windows(
+        np.array(n_tokens, dtype=np.int32), window_tokens=window_tokens, window_rows=window_rows
+    )
+    assert planned == [range(start, end) for start, end in windows]
+
+
+@given(st.lists(st.integers(0, 300), max_size=80), st.integers(1, 1000), st.integers(1, 20))
+def test_every_row_is_in_one_window_in_order(
+    n_tokens: list[int], window_tokens: int, window_rows: int
+) -> None:
+    lengths = np.array(n_tokens, dtype=np.int32)
+    windows = embeddings.plan_windows(lengths, window_tokens=window_tokens, window_rows=window_rows)
+    assert [row for window in windows for row in window] == list(range(len(n_tokens)))
+    costs = np.maximum(lengths, 1)
+    for window in windows:
+        assert 1 <= len(window) <= window_rows
+        assert len(window) == 1 or costs[window.start : window.stop].sum() <= window_tokens
+    # none is shorter than it must be
+    for window in windows[:-1]:
+        is_full = len(window) == window_rows
+        assert is_full or costs[window.start : window.stop + 1].sum() > window_tokens
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.integers(1, 500), st.data())
+def test_windows_from_a_border_on_are_those_of_the_whole(
+    n_tokens: list[int], window_tokens: int, data: st.DataObject
+) -> None:
+    lengths = np.array(n_tokens, dtype=np.int32)
+    windows = embeddings.plan_windows(lengths, window_tokens=window_tokens)
+    start = data.draw(st.sampled_from(windows)).start
+    rest = embeddings.plan_windows(lengths[start:], window_tokens=window_tokens)
+    shifted = [range(start + window.start, start + window.stop) for window in rest]
+    assert shifted == [window for window in windows if window.start >= start]
+
+
+def test_windows_of_more_tokens_than_32_bits_hold_are_cut_all_the_same() -> None:
+    lengths = np.full(5, 2**30, dtype=np.int32)
+    windows = embeddings.plan_windows(lengths, window_tokens=2**31)
+    assert windows == [range(2), range(2, 4), range(4, 5)]
+
+
 def test_stored_values_are_those_of_fp16() -> None:
     vectors = unit_vectors(50, 384)
     stored = embeddings.to_storage(vectors)
