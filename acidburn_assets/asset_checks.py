@@ -10,6 +10,7 @@ from acidburn_assets.adapters import postgres as database
 from acidburn_assets.assets import specs
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.datasets import Pool
+from acidburn_assets.io_managers.failures import QUARANTINE_CHECK, FailureLog, quarantine_check
 from acidburn_assets.io_managers.objects import Tables, load_record
 from acidburn_assets.io_managers.pools import PoolTables
 from acidburn_assets.resources import PostgresResource, StoreResource
@@ -70,3 +71,25 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
         )
 
     return [every_chunk_has_a_cluster, titles_find_their_clusters, every_chunk_is_served]
+
+
+def build_quarantine(key: dg.AssetKey) -> dg.AssetChecksDefinition:
+    """Shows the shards of an asset that are left to a person, each with its reason.
+
+    Args:
+        key: of a partitioned asset.
+    """
+
+    @dg.asset_check(
+        asset=key,
+        name=QUARANTINE_CHECK,
+        description=(
+            "No shard was refused so often that it is left alone. Release one with the job "
+            "`release` or with `acidburn release`."
+        ),
+    )
+    def no_shard_is_quarantined(store: StoreResource) -> dg.AssetCheckResult:
+        found = quarantine_check(key, FailureLog(store.create()).all_of(key).values())
+        return dg.AssetCheckResult(passed=found.passed, metadata=found.metadata)
+
+    return no_shard_is_quarantined

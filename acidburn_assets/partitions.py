@@ -5,7 +5,8 @@ the shorter datasets (a backfill made 21 where 13 exist). Why not a custom `Part
 flat keys: the daemon and the web server drop it silently. Source: measured, Dagster 1.13.27.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 
 import dagster as dg
 
@@ -43,3 +44,21 @@ def register_shards(instance: dg.DagsterInstance, dataset: str, keys: Iterable[s
     for key in sorted(known - planned):
         instance.delete_dynamic_partition(name, key)
     instance.add_dynamic_partitions(name, sorted(planned - known))
+
+
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+"""Tags of a run that makes a range of partitions, both ends included."""
+
+
+def neighbours(ordered: Sequence[str], chosen: Collection[str]) -> list[list[str]]:
+    """Cuts a choice of partitions into ranges without a gap.
+
+    Args:
+        ordered: all there are.
+        chosen: some of them.
+    """
+    ranked = [(place, one) for place, one in enumerate(ordered) if one in chosen]
+    # neighbours share the difference between their place and their rank
+    grouped = groupby(enumerate(ranked), key=lambda pair: pair[1][0] - pair[0])
+    return [[one for _, (_, one) in group] for _, group in grouped]

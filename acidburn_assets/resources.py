@@ -21,10 +21,12 @@ class StoreResource(dg.ConfigurableResource[ObjectStore]):
     """The bucket, or the folder that stands in for it."""
 
     url: str
+    patience_seconds: float = backends.PATIENCE_SECONDS
 
     def create(self) -> ObjectStore:
         """The store at `url`."""
-        return backends.open_store(settings.load().model_copy(update={"acidburn_store": self.url}))
+        configured = settings.load().model_copy(update={"acidburn_store": self.url})
+        return backends.open_store(configured, patience_seconds=self.patience_seconds)
 
 
 class SourcesResource(dg.ConfigurableResource[None]):

@@ -71,6 +71,28 @@ class Settings(BaseSettings):
     acidburn_label_budget_usd: float = Field(5.0, ge=0)
     """Labelling stops before a call could pass this."""
 
+    # healing
+    acidburn_healing_seconds: int = Field(15, ge=5)
+    """Between two looks at the whole graph."""
+    acidburn_retry_seconds: float = Field(60.0, gt=0)
+    """Before a refused partition is tried a second time; four times as long before the third."""
+    acidburn_part_seconds: float = Field(60.0, ge=0)
+    """Work inside a shard of embeddings that a killed run loses at most, besides a window's."""
+    acidburn_cpu_runs: int = Field(1, ge=1)
+    acidburn_gpu_runs: int = Field(1, ge=1)
+    acidburn_postgres_runs: int = Field(2, ge=1)
+    """Most runs at once that chunk or cluster, embed, load."""
+
+    @property
+    def pool_limits(self) -> dict[str, int]:
+        """Most runs at once of every concurrency pool."""
+        return {
+            "cpu": self.acidburn_cpu_runs,
+            "gpu": self.acidburn_gpu_runs,
+            "supabase": self.acidburn_postgres_runs,
+            "labels": 1,  # its budget is counted within one run
+        }
+
     @property
     def home(self) -> Path:
         """State folder, absolute."""

@@ -9,13 +9,14 @@ from acidburn_assets.adapters.object_store import ObjectInfo
 from acidburn_assets.assets import specs
 from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.errors import ModelError, NotMaterialized, ObjectCorrupt
-from acidburn_assets.core.manifest import Manifest, ManifestEntry
+from acidburn_assets.core.manifest import LeftOut, Manifest, ManifestEntry
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.core.shards import Shard
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import Made, Work, work
+from acidburn_assets.io_managers.failures import FailureLog
 from acidburn_assets.io_managers.objects import Tables
-from acidburn_assets.resources import EncoderResource
+from acidburn_assets.resources import EncoderResource, StoreResource
 
 
 def build(dataset: Dataset) -> dg.AssetsDefinition:
@@ -41,11 +42,19 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
         plan: Plan,
         embeddings: Tables,
         encoder: EncoderResource,
+        store: StoreResource,
     ) -> dg.Output[Work]:
         def make(_: str | None) -> Made:
             card = encoder.card()
             made = versions.latest_shards(context.instance, embeddings_key)
-            missing = [shard.key for shard in plan.shards if shard.key not in made]
+            left_out = _left_out(FailureLog(store.create()), (chunks_key, embeddings_key))
+            shards = [shard for shard in plan.shards if shard.key not in left_out]
+            missing = [shard.key for shard in shards if shard.key not in made]
+            if not shards:
+                raise NotMaterialized(
+                    f"all {len(plan.shards)} shards of {dataset.name!r} are quarantined: "
+                    + next(iter(left_out.values())).reason
+                )
             if missing:
                 raise NotMaterialized(
                     f"{len(missing)} of {len(plan.shards)} shards of "
@@ -60,7 +69,7 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
                     chunks_key,
                     model=card.fingerprint,
                 )
-                for shard in plan.shards
+                for shard in shards
             )
             sealed = Manifest(
                 dataset=dataset.name,
@@ -68,11 +77,13 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
                 model=card.fingerprint,
                 dim=card.dim,
                 entries=entries,
+                left_out=tuple(left_out[one.key] for one in plan.shards if one.key in left_out),
             )
             return Made(
                 sealed,
                 {
                     "shards": len(entries),
+                    "left_out": [one.shard for one in sealed.left_out],
                     "rows": sealed.n_chunks,
                     "content_version": sealed.content_version(),
                     "throughput": specs.picture(
@@ -99,6 +110,16 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
         return work(make, read={plan_key: plan})
 
     return manifest
+
+
+def _left_out(log: FailureLog, assets: Sequence[dg.AssetKey]) -> dict[str, LeftOut]:
+    """Shards that are quarantined where they are chunked or embedded."""
+    return {
+        shard: LeftOut(shard=shard, asset=key.to_user_string(), reason=failures.last_reason())
+        for key in assets
+        for shard, failures in log.all_of(key).items()
+        if shard is not None and failures.is_quarantined()
+    }
 
 
 def _rates(

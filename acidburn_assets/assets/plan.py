@@ -23,13 +23,17 @@ from acidburn_assets.settings import Settings
 def source(dataset: Dataset) -> dg.SourceAsset:
     """The dataset where it is published; observing it says at which revision it is now.
 
-    It is observed whenever the dataset is planned, and by hand in the UI.
+    It is observed whenever the dataset is planned, once a day, and by hand in the UI. What changed
+    shows as a plan that is out of date; what follows from that is the dataset's policy.
     """
 
     @dg.observable_source_asset(
         key=specs.key(dataset.name, "source"),
         group_name=dataset.name,
         tags={f"dagster/kind/{dataset.source}": ""},
+        automation_condition=(
+            None if dataset.automation == "manual" else dg.AutomationCondition.on_cron("0 6 * * *")
+        ),
         description=(
             f"{dataset.path or dataset.source}, licence {dataset.licence}, "
             f"{'may' if dataset.may_redistribute_text else 'may not'} be redistributed."

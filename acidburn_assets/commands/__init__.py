@@ -15,7 +15,8 @@ from acidburn_assets import __version__
 from acidburn_assets.core.errors import AcidburnError
 
 SUBCOMMANDS = (
-    *("doctor", "plan", "materialize", "ask", "audit", "export", "unload", "ui", "demo"),
+    *("doctor", "bucket", "plan", "materialize", "ask", "audit", "release", "export", "unload"),
+    *("ui", "demo"),
 )
 
 

@@ -7,7 +7,6 @@ in the UI with its logs and figures.
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import click
@@ -15,18 +14,17 @@ import dagster as dg
 
 from acidburn_assets import settings
 from acidburn_assets.assets import encoder
-from acidburn_assets.commands.instance import PROCESS_TAG, only_one, open_instance, process_tag
+from acidburn_assets.commands.instance import only_one, open_instance
 from acidburn_assets.commands.progress import LOGGER, Display, progress_logger
 from acidburn_assets.core.datasets import Registry
 from acidburn_assets.core.errors import AcidburnError, ConfigError
 from acidburn_assets.definitions import build_defs
 from acidburn_assets.io_managers import versions
-from acidburn_assets.io_managers.base import FORCE_TAG, AssetIOManager
+from acidburn_assets.io_managers.base import FORCE_TAG, AssetIOManager, Managers
+from acidburn_assets.launcher import PROCESS_TAG, this_process
+from acidburn_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, neighbours
 from acidburn_assets.runtime import backends
 from acidburn_assets.settings import Settings
-
-_RANGE_START = "dagster/asset_partition_range_start"
-_RANGE_END = "dagster/asset_partition_range_end"
 
 _WITH_MODEL = ("plan", "chunks", "embeddings")
 """Assets that depend on the embedding model."""
@@ -106,10 +104,9 @@ class _Session:
         self._shown = shown
         self._is_forced = is_forced
         definitions = build_defs(loggers={LOGGER: progress_logger(shown)})
-        self._resources = dict(definitions.resources or {})
+        self._managers = Managers(definitions.resources or {})
         self._graph = definitions.resolve_asset_graph()
         self._job = definitions.resolve_implicit_global_asset_job_def()
-        self._managers: dict[str, AssetIOManager] = {}
         self._outcome = Outcome()
 
     def materialize(self, target: str, only: Collection[str] | None) -> Outcome:
@@ -137,14 +134,19 @@ class _Session:
         name = key.to_user_string()
         if key.path[-1] == "plan":
             self._observe_source(key.path[0], is_asked_for=is_asked_for)
-        manager = None if self._is_forced else self._manager_of(key)
-        for partitions in _ranges(self._instance, self._graph, key, manager):
+        manager = None if self._is_forced else self._managers.of(self._graph, key)
+        busy = versions.in_progress(
+            self._instance, key, is_partitioned=self._graph.get(key).is_partitioned
+        )
+        for run_id in sorted(set(busy.values())):
+            self._shown.skip(name, f"run {run_id} is at work on it, see acidburn ui")
+        for partitions in _ranges(self._instance, self._graph, key, manager, busy):
             self._shown.start(name, len(partitions))
-            tags = {PROCESS_TAG: process_tag()}
+            tags = {PROCESS_TAG: this_process()}
             if self._is_forced:
                 tags[FORCE_TAG] = "true"
             if partitions[0] is not None and partitions[-1] is not None:
-                tags |= {_RANGE_START: partitions[0], _RANGE_END: partitions[-1]}
+                tags |= {RANGE_START_TAG: partitions[0], RANGE_END_TAG: partitions[-1]}
             result = self._job.execute_in_process(
                 instance=self._instance,
                 asset_selection=[key],
@@ -170,14 +172,6 @@ class _Session:
             return
         revision = backends.open_source(self._settings, dataset).revision()
         versions.observe_revision(self._instance, dg.AssetKey([name, "source"]), revision)
-
-    def _manager_of(self, key: dg.AssetKey) -> AssetIOManager:
-        """Opened when first needed: without Postgres there is still much to make."""
-        name = self._graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)
-        if name not in self._managers:
-            context = dg.build_init_resource_context()
-            self._managers[name] = self._resources[name].create_io_manager(context)
-        return self._managers[name]
 
 
 def _select(
@@ -210,19 +204,20 @@ def _ranges(
     graph: versions.AssetGraph,
     key: dg.AssetKey,
     manager: AssetIOManager | None,
+    busy: Collection[str | None],
 ) -> Iterator[Sequence[str | None]]:
-    """Contiguous runs of partitions that are not up to date; all of them without a manager."""
-    node = graph.get(key)
-    partitions: list[str | None] = [None]
-    if node.partitions_def is not None:
-        partitions = sorted(
-            node.partitions_def.get_partition_keys(dynamic_partitions_store=instance)
-        )
-    stale = [
-        (position, partition)
-        for position, partition in enumerate(partitions)
-        if manager is None or not manager.is_current(instance, graph, key, partition)
-    ]
-    # consecutive positions share the difference between position and rank
-    for _, group in groupby(enumerate(stale), key=lambda ranked: ranked[1][0] - ranked[0]):
-        yield [partition for _, (_, partition) in group]
+    """Contiguous runs of partitions that are not up to date; all of them without a manager, but
+    for those that another run is busy with."""
+
+    def is_wanted(partition: str | None) -> bool:
+        if partition in busy:
+            return False
+        return manager is None or not manager.is_current(instance, graph, key, partition)
+
+    definition = graph.get(key).partitions_def
+    if definition is None:
+        if is_wanted(None):
+            yield [None]
+        return
+    partitions = sorted(definition.get_partition_keys(dynamic_partitions_store=instance))
+    yield from neighbours(partitions, [one for one in partitions if is_wanted(one)])

@@ -169,6 +169,14 @@ def bucket_usd_per_month(n_bytes: int) -> float:
     return n_bytes / 10**12 * BUCKET_USD_PER_TB_MONTH
 
 
+def egress_usd(n_bytes: int) -> float:
+    """Of reading so much out of the bucket, were none of it free.
+
+    Source: Backblaze B2 pay-as-you-go, April 2026: $0.01 per GB beyond three times what is stored.
+    """
+    return n_bytes / 1e9 * 0.01
+
+
 def postgres_bytes(*, n_chunks: int, n_chunk_bytes: int, dim: int) -> int:
     """Size of a dataset in Postgres, indexes included.
 

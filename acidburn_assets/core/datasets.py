@@ -14,6 +14,12 @@ from acidburn_assets.core.records import Record
 
 Tier = Literal["knowledge", "verification", "none"]
 
+Automation = Literal["manual", "approve", "all"]
+"""What happens unasked. manual: nothing. approve: the dataset is planned and priced, then waits
+for a person to begin; from then on what was begun is finished, what is lost is made again, and what
+follows from it is made, but a new revision, chunker or model waits for a person. all: everything,
+within the dataset's budget. (Not `off`, which YAML reads as false.)"""
+
 RESERVED = "encoder"
 """Owner of the node that stands for the embedding model; no dataset or pool may be named so."""
 
@@ -69,6 +75,7 @@ class Dataset(Record):
     chunks_per_shard: int = Field(50_000, ge=1)
     budget_usd: float = Field(10.0, ge=0)
     """Planned cost above this blocks the dataset until a person raises it."""
+    automation: Automation = "approve"
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Dataset":
@@ -106,6 +113,8 @@ class Pool(Record):
     tier: Literal["knowledge", "verification"]
     settings: PoolSettings
     datasets: tuple[str, ...]
+    automation: Automation = "approve"
+    """The most cautious of its datasets'."""
 
 
 class Registry(Record):
@@ -194,6 +203,9 @@ def parse_registry(content: Any, *, origin: str) -> Registry:
     return Registry(datasets=datasets, pools=pools)
 
 
+_CAUTION: tuple[Automation, ...] = ("manual", "approve", "all")
+
+
 def _make_pool(name: str, group: list[Dataset], settings: Any, *, origin: str) -> Pool:
     if not keys.NAME.fullmatch(name):
         raise ConfigError(f"{origin}: pool {name!r} must match {keys.NAME.pattern}")
@@ -210,6 +222,7 @@ def _make_pool(name: str, group: list[Dataset], settings: Any, *, origin: str) -
             "tier": tiers.pop(),
             "settings": _parse(PoolSettings, settings, place=f"pool {name!r}", origin=origin),
             "datasets": tuple(dataset.name for dataset in group),
+            "automation": min((dataset.automation for dataset in group), key=_CAUTION.index),
         }
     )
 

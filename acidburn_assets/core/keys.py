@@ -48,3 +48,18 @@ def object_key(owner: str, asset: str, partition: str | None = None, *, suffix: 
     """
     middle = f"/{partition}" if partition is not None else ""
     return f"{owner}/{asset}{middle}{suffix}"
+
+
+PARTS_FOLDER = "_parts/"
+"""Finished work of shards that are not finished; no dataset's name begins with `_`."""
+
+
+def failures_key(owner: str, asset: str, partition: str | None = None) -> str:
+    """Where the failures of an asset partition are kept; no dataset's name begins with `_`.
+
+    Args:
+        owner: dataset or pool.
+        asset: name of the asset.
+        partition: shard key, or None for an unpartitioned asset.
+    """
+    return f"_failures/{object_key(owner, asset, partition, suffix='.json')}"

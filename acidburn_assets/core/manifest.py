@@ -24,6 +24,14 @@ class ManifestEntry(Record):
     code_version: str
 
 
+class LeftOut(Record):
+    """A planned shard that was sealed without: it is quarantined, and the rest goes on."""
+
+    shard: str
+    asset: str  # that could not be made
+    reason: str
+
+
 class Manifest(Record):
     """`D/manifest.json`."""
 
@@ -33,6 +41,7 @@ class Manifest(Record):
     model: str  # fingerprint of the encoder, the same for every shard
     dim: int
     entries: tuple[ManifestEntry, ...]  # ordered by shard
+    left_out: tuple[LeftOut, ...] = ()  # ordered by shard; their chunks are in no cluster
 
     @property
     def n_chunks(self) -> int:

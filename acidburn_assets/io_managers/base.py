@@ -9,6 +9,9 @@ Truth is what is stored, not the event log: every object and slice carries a fin
 code and inputs that it was made from, so what a killed run stored but could not report, or what
 another machine made, is adopted and not made again.
 
+A failure is written into the failure log beside the objects, and a success removes it: from it
+the automation knows when to try again, and when to leave a partition to a person.
+
 Why the framework does not report: its own events come at the end of the step, all with one
 version, and claim partitions that were never made (of eight ways tried, this is the one that
 survives a crash with right counts). `Output` metadata `__source_asset_observation__` makes it
@@ -18,15 +21,25 @@ Source: measured, Dagster 1.13.27.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
 
-from acidburn_assets.core.errors import AcidburnError
+from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.core.errors import (
+    AcidburnError,
+    ObjectCorrupt,
+    ObjectMissing,
+    StoreError,
+    StoreUnavailable,
+    TransientError,
+)
+from acidburn_assets.core.failures import kind_of
 from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.failures import FailureLog, quarantine_check
 
 # the generator form of handle_output is what lets each partition be reported as it finishes; that
 # it is beta in Dagster 1.13 is known here and guarded by tests, and needs no line per partition
@@ -36,6 +49,10 @@ _NO_FRAMEWORK_EVENTS = {"__source_asset_observation__": True}
 
 FORCE_TAG = "acidburn/force"
 """A run with this tag set to `true` makes every partition again, reusable or not."""
+
+ETAG = "etag"
+"""Figure of every materialization: compared with a listing, it tells whether the content that was
+reported is still there, without reading it."""
 
 
 Figures = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -56,6 +73,7 @@ class Stored(NamedTuple):
 
     data_version: str  # content hash
     made_from: str  # fingerprint of code and inputs; empty where it is not known
+    etag: str  # what a listing shows of this very content
     figures: Figures
 
 
@@ -93,7 +111,15 @@ def work(
 
 
 class AssetIOManager(dg.IOManager):
-    """Owns the loop, reuse, versions, events and failures; a subclass stores one format."""
+    """Owns the loop, reuse, versions, events and failures; a subclass stores one format.
+
+    Args:
+        objects: the bucket, where failures are kept whatever the subclass stores.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self.objects = objects
+        self.failures = FailureLog(objects)
 
     def store(
         self,
@@ -110,6 +136,22 @@ class AssetIOManager(dg.IOManager):
 
     def stored(self, key: dg.AssetKey, partition: str | None) -> Stored | None:
         """What is stored now, or None."""
+        raise NotImplementedError
+
+    def listed(self, key: dg.AssetKey) -> Mapping[str | None, str]:
+        """The etag of every stored partition, by one listing or query."""
+        raise NotImplementedError
+
+    def sizes(self, key: dg.AssetKey) -> Mapping[str | None, int]:
+        """Bytes of every stored partition that reading it whole would fetch from a bucket."""
+        raise NotImplementedError
+
+    def is_intact(self, key: dg.AssetKey, partition: str | None) -> bool:
+        """Whether what is stored is what was written, every byte of it."""
+        raise NotImplementedError
+
+    def discard(self, key: dg.AssetKey, partition: str | None) -> None:
+        """Makes what is damaged count as gone."""
         raise NotImplementedError
 
     def handle_output(  # type: ignore[override]  # Dagster takes a generator, its stub says None
@@ -130,9 +172,10 @@ class AssetIOManager(dg.IOManager):
             ).with_inputs(obj.read)
             started = time.perf_counter()
             try:
+                record = versions.latest_materialization(step.instance, key, partition)
                 kept = None if is_forced else self._reusable(key, partition, current)
-                if kept is not None:
-                    event = _event_of_kept(step.instance, key, partition, current, kept)
+                if kept is not None and self._is_trusted(key, partition, kept, record):
+                    event = _event_of_kept(key, partition, current, kept, record)
                 else:
                     made = _once(obj.make(partition))
                     new = self.store(
@@ -146,15 +189,20 @@ class AssetIOManager(dg.IOManager):
                     event = _event_of_new(key, partition, current, made, new, started)
                 if obj.before_event is not None:
                     obj.before_event()
+                if self.failures.clear(key, partition):
+                    self._show_quarantine(context)
             except Exception as error:
                 failed[partition] = _reason(error)
                 context.log.error(failed[partition], exc_info=error)
+                self._keep_failure(context, partition, current, error)
+                if isinstance(error, TransientError):
+                    break  # what was away for this one is away for the next
                 continue
             context.log_event(event)
             yield {}
         if failed:
             raise dg.Failure(
-                _summary(failed, len(partitions)),
+                _summary(failed, partitions),
                 metadata={"failed": dg.MetadataValue.json({str(k): v for k, v in failed.items()})},
                 allow_retries=False,
             )
@@ -172,15 +220,79 @@ class AssetIOManager(dg.IOManager):
         if record is None or not current.are_recorded_in(versions.tags_of(record)):
             return False
         kept = self._reusable(key, partition, current)
-        return kept is not None and kept.data_version == versions.data_version(
-            versions.tags_of(record)
+        return (
+            kept is not None
+            and kept.data_version == versions.data_version(versions.tags_of(record))
+            and kept.etag == versions.figures_of(record).get(ETAG)
         )
+
+    def _keep_failure(
+        self,
+        context: dg.OutputContext,
+        partition: str | None,
+        current: versions.Versions,
+        error: Exception,
+    ) -> None:
+        try:
+            if isinstance(error, ObjectCorrupt) and error.key:
+                self.discard_corrupt(error.key)
+            known = self.failures.add(
+                context.asset_key,
+                partition,
+                run_id=context.step_context.run_id,
+                made_from=current.fingerprint(),
+                kind=kind_of(error),
+                reason=_reason(error),
+            )
+            if known.is_quarantined():
+                self._show_quarantine(context)
+        except (StoreUnavailable, StoreError) as unkept:
+            # the run's own end still tells of the failure, and the automation keeps it later
+            context.log.warning(f"the failure could not be kept: {unkept}")
+
+    def _show_quarantine(self, context: dg.OutputContext) -> None:
+        if context.has_asset_partitions:
+            known = self.failures.all_of(context.asset_key)
+            context.step_context.instance.report_runless_asset_event(
+                quarantine_check(context.asset_key, known.values())
+            )
+
+    def discard_corrupt(self, object_key: str) -> bool:
+        """Deletes an object that is not what was stored, after reading it once more: it then
+        counts as missing, and is made again. A bucket keeps the deleted version for a while.
+
+        Returns:
+            Whether it was corrupt.
+
+        Raises:
+            StoreUnavailable, StoreError: the store cannot say, or refuses.
+        """
+        try:
+            self.objects.verify(object_key)
+        except ObjectCorrupt:
+            self.objects.delete(object_key)
+            return True
+        except ObjectMissing:
+            pass  # another run has discarded it
+        return False
 
     def _reusable(
         self, key: dg.AssetKey, partition: str | None, current: versions.Versions
     ) -> Stored | None:
         kept = self.stored(key, partition)
         return kept if kept is not None and kept.made_from == current.fingerprint() else None
+
+    def _is_trusted(
+        self,
+        key: dg.AssetKey,
+        partition: str | None,
+        kept: Stored,
+        record: dg.EventLogRecord | None,
+    ) -> bool:
+        """What is not the content that was reported last may still say so of itself: it is read."""
+        if record is None or versions.figures_of(record).get(ETAG) == kept.etag:
+            return True
+        return self.is_intact(key, partition)
 
 
 def _once(made: Made) -> Made:
@@ -196,7 +308,7 @@ def _event_of_new(
     new: Stored,
     started: float,
 ) -> dg.AssetMaterialization:
-    figures = {**_resolve(new.figures), **_resolve(made.figures)}
+    figures = {**_resolve(new.figures), **_resolve(made.figures), ETAG: new.etag}
     seconds = time.perf_counter() - started
     figures["seconds"] = round(seconds, 3)
     if "rows" in figures:
@@ -207,14 +319,13 @@ def _event_of_new(
 
 
 def _event_of_kept(
-    instance: dg.DagsterInstance,
     key: dg.AssetKey,
     partition: str | None,
     current: versions.Versions,
     kept: Stored,
+    record: dg.EventLogRecord | None,
 ) -> dg.AssetMaterialization:
     """Reported again: a later failure of this run would else show the partition as failed."""
-    record = versions.latest_materialization(instance, key, partition)
     if record is not None and versions.data_version(versions.tags_of(record)) == kept.data_version:
         materialization = record.asset_materialization
         figures = dict(materialization.metadata) if materialization else {}
@@ -223,7 +334,7 @@ def _event_of_kept(
     return dg.AssetMaterialization(
         key,
         partition=partition,
-        metadata={**figures, "reused": True},
+        metadata={**figures, ETAG: kept.etag, "reused": True},
         tags=current.tags(kept.data_version),
     )
 
@@ -236,11 +347,32 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, AcidburnError) else f"{type(error).__name__}: {error}"
 
 
-def _summary(failed: Mapping[str | None, str], n_partitions: int) -> str:
+def _summary(failed: Mapping[str | None, str], partitions: Sequence[str | None]) -> str:
     first, reason = next(iter(failed.items()))
     if first is None:
         return reason
-    if n_partitions == 1:
+    if len(partitions) == 1:
         return f"{first}: {reason}"
     names = ", ".join(map(str, failed))
-    return f"{len(failed)} of {n_partitions} shards failed ({names}); {first}: {reason}"
+    return f"{len(failed)} of {len(partitions)} shards failed ({names}); {first}: {reason}"
+
+
+class Managers:
+    """The I/O managers among the resources of a graph, each opened when first asked for: without
+    Postgres there is still much that can be made.
+
+    Args:
+        resources: by name.
+    """
+
+    def __init__(self, resources: Mapping[str, Any]) -> None:
+        self._resources = resources
+        self._opened: dict[str, AssetIOManager] = {}
+
+    def of(self, graph: versions.AssetGraph, key: dg.AssetKey) -> AssetIOManager:
+        """The manager of an asset."""
+        name = graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)
+        if name not in self._opened:
+            context = dg.build_init_resource_context()
+            self._opened[name] = self._resources[name].create_io_manager(context)
+        return self._opened[name]

@@ -6,17 +6,18 @@ at a time) and the parsed record for records.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol, Self
 
 import dagster as dg
 import pyarrow as pa
 
 from acidburn_assets.adapters import object_store
-from acidburn_assets.adapters.object_store import ObjectInfo, ObjectStore
+from acidburn_assets.adapters.object_store import ListedObject, ObjectInfo, ObjectStore
 from acidburn_assets.core import keys, schemas
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
-from acidburn_assets.core.errors import NotMaterialized
+from acidburn_assets.core.errors import NotMaterialized, ObjectCorrupt, ObjectMissing
 from acidburn_assets.core.manifest import Manifest
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.core.retrieval_report import RetrievalReport
@@ -38,6 +39,7 @@ class Batches(NamedTuple):
     schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
     column_encoding: Mapping[str, str] | None = None
+    after_store: Callable[[], None] | None = None  # called when the table is stored
 
 
 class StoredRecord(Protocol):
@@ -102,9 +104,6 @@ class Tables:
 class ObjectIOManager(AssetIOManager):
     """What Parquet and records share: keys, fingerprints and figures of an object."""
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self.objects = objects
-
     def object_key(self, key: dg.AssetKey, partition: str | None) -> str:
         """Where this asset is stored."""
         raise NotImplementedError
@@ -140,6 +139,30 @@ class ObjectIOManager(AssetIOManager):
         info = self.objects.head(self.object_key(key, partition))
         return None if info is None else self._stored(info)
 
+    def listed(self, key: dg.AssetKey) -> Mapping[str | None, str]:
+        return {partition: listed.etag for partition, listed in self._list(key)}
+
+    def sizes(self, key: dg.AssetKey) -> Mapping[str | None, int]:
+        return {partition: listed.n_bytes for partition, listed in self._list(key)}
+
+    def discard(self, key: dg.AssetKey, partition: str | None) -> None:
+        self.objects.delete(self.object_key(key, partition))
+
+    def _list(self, key: dg.AssetKey) -> Iterator[tuple[str | None, ListedObject]]:
+        whole = self.object_key(key, None)
+        suffix = PurePosixPath(whole).suffix
+        folder = whole.removesuffix(suffix)
+        for listed in self.objects.list(folder):
+            if listed.key == whole or listed.key.startswith(f"{folder}/"):
+                yield _partition(listed.key, folder, suffix), listed
+
+    def is_intact(self, key: dg.AssetKey, partition: str | None) -> bool:
+        try:
+            self.objects.verify(self.object_key(key, partition))
+        except (ObjectCorrupt, ObjectMissing):
+            return False
+        return True
+
     def _stored(self, info: ObjectInfo) -> Stored:
         figures = {
             **json.loads(info.metadata.get(_FIGURES, "{}")),
@@ -150,7 +173,7 @@ class ObjectIOManager(AssetIOManager):
         if _ROWS in info.metadata:
             figures["rows"] = int(info.metadata[_ROWS])
         version = info.metadata.get(_CONTENT_VERSION, info.sha256)
-        return Stored(version, info.metadata.get(_MADE_FROM, ""), figures)
+        return Stored(version, info.metadata.get(_MADE_FROM, ""), info.etag, figures)
 
 
 class ParquetIOManager(ObjectIOManager):
@@ -177,6 +200,8 @@ class ParquetIOManager(ObjectIOManager):
             metadata=lambda: {**metadata(), _ROWS: str(n_rows)},
             column_encoding=table.column_encoding,
         )
+        if table.after_store is not None:
+            table.after_store()
         return info
 
     def load_input(self, context: dg.InputContext) -> Tables:
@@ -199,6 +224,12 @@ class RecordIOManager(ObjectIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         return load_record(self.objects, context.asset_key)
+
+
+def _partition(object_key: str, folder: str, suffix: str) -> str | None:
+    """`D/chunks/000012.parquet` is partition `000012`, `D/plan.json` is none."""
+    name = object_key.removeprefix(folder).removesuffix(suffix)
+    return name.removeprefix("/") or None
 
 
 def _is_plain(value: Any) -> bool:

@@ -5,28 +5,45 @@ the same transaction; so what is loaded is known without asking Dagster.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import dagster as dg
 
-from acidburn_assets.adapters.postgres import LoadResult, Postgres, load_state, pool_load_state
+from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.adapters.postgres import (
+    LoadResult,
+    PoolTable,
+    Postgres,
+    ShardTable,
+    forget_load,
+    load_ledger,
+    load_state,
+    pool_load_state,
+)
 from acidburn_assets.io_managers.base import AssetIOManager, Made, Stored
-from acidburn_assets.resources import PostgresResource
+from acidburn_assets.resources import PostgresResource, StoreResource
 
-SHARD_TABLES: Mapping[str, Literal["chunk_embeddings", "chunk_clusters"]] = {
+SHARD_TABLES: Mapping[str, ShardTable] = {
     "chunk_embeddings": "chunk_embeddings",
     "chunk_clusters": "chunk_clusters",
 }
-"""Table of each partitioned asset; the one without partitions is `cluster_headers`."""
+"""Table of each partitioned asset."""
+
+POOL_TABLES: Mapping[str, PoolTable] = {
+    "cluster_headers": "cluster_headers",
+    "lineage_table": "lineage",
+}
+"""Table of each asset without partitions."""
 
 Load = Callable[[Postgres, str, str, bool], LoadResult]
 """Loads one slice: (database, fingerprint for the ledger, run id, forced) -> what was done."""
 
 
 class SliceIOManager(AssetIOManager):
-    """`D/chunk_embeddings[shard]`, `D/chunk_clusters[shard]`, `P/cluster_headers`."""
+    """`D/chunk_embeddings[shard]`, `D/chunk_clusters[shard]`, `P/cluster_headers`,
+    `P/lineage_table`."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, objects: ObjectStore) -> None:
+        super().__init__(objects)
         self.postgres = postgres
 
     def store(
@@ -49,14 +66,37 @@ class SliceIOManager(AssetIOManager):
     def stored(self, key: dg.AssetKey, partition: str | None) -> Stored | None:
         owner, asset = key.path
         if partition is None:
-            state = pool_load_state(self.postgres, owner)
+            state = pool_load_state(self.postgres, POOL_TABLES[asset], owner)
         else:
             state = load_state(self.postgres, SHARD_TABLES[asset], owner, partition)
         # rows that somebody deleted by hand are as good as never loaded
         if state is None or (state.n_counted is not None and state.n_counted != state.n_rows):
             return None
-        figures = {"rows": state.n_rows, "table": f"acidburn.{asset}", "load_run": state.run_id}
-        return Stored(state.source_sha256, state.made_from, figures)
+        figures = {
+            "rows": state.n_rows,
+            "table": f"acidburn.{_table(asset)}",
+            "load_run": state.run_id,
+        }
+        return Stored(state.source_sha256, state.made_from, state.source_sha256, figures)
+
+    def listed(self, key: dg.AssetKey) -> Mapping[str | None, str]:
+        # by the ledger alone: counting every row of every shard is a scrub's work
+        owner, asset = key.path
+        if asset in SHARD_TABLES:
+            ledger = load_ledger(self.postgres, SHARD_TABLES[asset], owner)
+            return {shard: state.source_sha256 for shard, state in ledger.items()}
+        state = pool_load_state(self.postgres, POOL_TABLES[asset], owner)
+        return {} if state is None else {None: state.source_sha256}
+
+    def sizes(self, key: dg.AssetKey) -> Mapping[str | None, int]:
+        return dict.fromkeys(self.listed(key), 0)
+
+    def discard(self, key: dg.AssetKey, partition: str | None) -> None:
+        owner, asset = key.path
+        forget_load(self.postgres, _table(asset), owner, partition)
+
+    def is_intact(self, key: dg.AssetKey, partition: str | None) -> bool:
+        return self.stored(key, partition) is not None  # which counts the rows
 
     def load_input(self, context: dg.InputContext) -> None:
         raise NotImplementedError(
@@ -64,10 +104,15 @@ class SliceIOManager(AssetIOManager):
         )
 
 
+def _table(asset: str) -> ShardTable | PoolTable:
+    return SHARD_TABLES[asset] if asset in SHARD_TABLES else POOL_TABLES[asset]
+
+
 class SliceIOManagerFactory(dg.ConfigurableIOManagerFactory[SliceIOManager]):
     """Makes the manager from the configured database."""
 
     postgres: PostgresResource
+    objects: StoreResource
 
     def create_io_manager(self, context: dg.InitResourceContext) -> SliceIOManager:  # noqa: ARG002
-        return SliceIOManager(self.postgres.create())
+        return SliceIOManager(self.postgres.create(), self.objects.create())

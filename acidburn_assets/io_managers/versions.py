@@ -72,11 +72,7 @@ class Versions(NamedTuple):
 
     def changed_since(self, tags: Mapping[str, str]) -> tuple[str, ...]:
         """What differs from a materialization with these tags: `code`, or the names of inputs."""
-        recorded = {
-            tag.removeprefix(_INPUT_PREFIX): version
-            for tag, version in tags.items()
-            if tag.startswith(_INPUT_PREFIX)
-        }
+        recorded = input_versions(tags)
         current = {key.to_user_string(): version for key, version in self.inputs.items()}
         changed = sorted(
             name for name in {*recorded, *current} if recorded.get(name) != current.get(name)
@@ -111,14 +107,84 @@ def current_versions(
                 parent_node.partitions_def.get_partition_keys(dynamic_partitions_store=instance),
             )
             continue
-        # not by `parent_node.is_external`: in a run, whatever was not selected looks external
-        record = instance.get_latest_data_version_record(
-            parent, partition_key=partition if parent_node.is_partitioned else None
+        inputs[parent], pointers[parent] = _version_of(
+            instance, parent, partition if parent_node.is_partitioned else None
         )
-        version = extract_data_version_from_entry(record.event_log_entry) if record else None
-        inputs[parent] = version.value if version else MISSING_VERSION
-        pointers[parent] = record.storage_id if record else None
     return Versions(node.code_version or "", inputs, pointers)
+
+
+def all_versions(
+    instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey
+) -> dict[str | None, Versions]:
+    """`current_versions` of every partition (None: of the asset without any), by one query for
+    each parent instead of one for each partition; without pointers."""
+    node = graph.get(key)
+    if not node.is_partitioned:
+        return {None: current_versions(instance, graph, key, None)}
+    shared: dict[dg.AssetKey, str] = {}
+    by_shard: dict[dg.AssetKey, Mapping[str, str]] = {}
+    for parent in sorted(node.parent_keys):
+        if graph.get(parent).is_partitioned:
+            by_shard[parent] = _data_versions(instance, parent)
+        else:
+            shared[parent], _ = _version_of(instance, parent, None)
+    return {
+        shard: Versions(
+            node.code_version or "",
+            {
+                **shared,
+                **{parent: of.get(shard, MISSING_VERSION) for parent, of in by_shard.items()},
+            },
+            {},
+        )
+        for shard in shard_keys(instance, key.path[0])
+    }
+
+
+def latest_events(
+    instance: dg.DagsterInstance, key: dg.AssetKey, is_partitioned: bool
+) -> dict[str | None, int]:
+    """Storage id of every partition's newest materialization; of partitions that a newer plan no
+    longer has, too."""
+    if is_partitioned:
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        found = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+        return dict(found.items())
+    record = latest_materialization(instance, key, None)
+    return {} if record is None else {None: record.storage_id}
+
+
+def unfinished_attempts(
+    instance: dg.DagsterInstance, key: dg.AssetKey, *, is_partitioned: bool
+) -> dict[str | None, str]:
+    """Partitions that were to be made and were not, or not yet: partition to the run's id."""
+    storage = instance.event_log_storage
+    if is_partitioned:
+        found = (
+            storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+                key
+            )
+        )
+        return {partition: run_id for partition, (run_id, _) in found.items()}
+    records = storage.get_asset_records([key])
+    if not records:
+        return {}
+    entry = records[0].asset_entry
+    planned = entry.last_planned_materialization_run_id
+    made = entry.last_materialization
+    return {} if planned is None or (made and made.run_id == planned) else {None: planned}
+
+
+def in_progress(
+    instance: dg.DagsterInstance, key: dg.AssetKey, *, is_partitioned: bool
+) -> dict[str | None, str]:
+    """Partitions that a run is making or will make: partition to the run's id."""
+    attempts = unfinished_attempts(instance, key, is_partitioned=is_partitioned)
+    if not attempts:
+        return {}
+    runs = instance.get_runs(dg.RunsFilter(run_ids=sorted(set(attempts.values()))))
+    working = {run.run_id for run in runs if not run.is_finished}
+    return {partition: run_id for partition, run_id in attempts.items() if run_id in working}
 
 
 def latest_shards(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, tuple[int, str]]:
@@ -127,12 +193,11 @@ def latest_shards(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, t
     Dagster keeps the events of partitions that a newer plan no longer has; they are left out.
     """
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    storage = instance.event_log_storage
-    events = storage.get_latest_storage_id_by_partition(key, kind)
-    tags = storage.get_latest_tags_by_partition(key, kind, [DATA_VERSION_TAG])
+    events = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+    made = _data_versions(instance, key)
     present = set(shard_keys(instance, key.path[0]))
     return {
-        partition: (event, tags.get(partition, {}).get(DATA_VERSION_TAG, MISSING_VERSION))
+        partition: (event, made.get(partition, MISSING_VERSION))
         for partition, event in events.items()
         if partition in present
     }
@@ -202,9 +267,36 @@ def input_version(tags: Mapping[str, str], key: dg.AssetKey) -> str:
     return tags.get(get_input_data_version_tag(key), MISSING_VERSION)
 
 
+def input_versions(tags: Mapping[str, str]) -> dict[str, str]:
+    """The recorded version of every input, by its name."""
+    return {
+        tag.removeprefix(_INPUT_PREFIX): version
+        for tag, version in tags.items()
+        if tag.startswith(_INPUT_PREFIX)
+    }
+
+
 def code_version(tags: Mapping[str, str]) -> str:
     """The recorded code version; empty where there is none."""
     return tags.get(CODE_VERSION_TAG, "")
+
+
+def _version_of(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
+) -> tuple[str, int | None]:
+    """Newest data version of one partition, and the event that says so."""
+    # not by whether the node is external: in a run, whatever was not selected looks external
+    record = instance.get_latest_data_version_record(key, partition_key=partition)
+    version = extract_data_version_from_entry(record.event_log_entry) if record else None
+    return version.value if version else MISSING_VERSION, record.storage_id if record else None
+
+
+def _data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    """Newest data version of every partition, in one query."""
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+    )
+    return {partition: found[DATA_VERSION_TAG] for partition, found in tags.items()}
 
 
 def _fan_in(

@@ -8,13 +8,14 @@ import pytest
 
 from acidburn_assets import settings
 from acidburn_assets.commands.instance import (
-    PROCESS_TAG,
     fail_orphans,
+    limit_pools,
     only_one,
+    open_instance,
     prepare_home,
-    process_tag,
 )
 from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.launcher import PROCESS_TAG, this_process
 from acidburn_assets.settings import PROJECT_ROOT
 
 
@@ -34,7 +35,7 @@ def started_run(instance, **tags):
 
 
 def dead_tag():
-    host, _, _ = process_tag().rsplit(":", 2)
+    host, _, _ = this_process().rsplit(":", 2)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return f"{host}:{ended.pid}:0"
@@ -47,7 +48,7 @@ def test_a_run_whose_process_is_gone_is_failed(instance):
 
 
 def test_living_and_foreign_runs_are_left_alone(instance):
-    mine = started_run(instance, **{PROCESS_TAG: process_tag()})
+    mine = started_run(instance, **{PROCESS_TAG: this_process()})
     elsewhere = started_run(instance, **{PROCESS_TAG: "another-host:1:0"})
     from_the_ui = started_run(instance)
     assert fail_orphans(instance) == []
@@ -105,3 +106,17 @@ def test_a_package_without_its_checkout_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("acidburn_assets.commands.instance.PROJECT_ROOT", tmp_path)
     with pytest.raises(ConfigError, match="install Acidburn from a checkout"):
         prepare_home(settings.load())
+
+
+def test_pools_have_the_limits_that_the_settings_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACIDBURN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ACIDBURN_GPU_RUNS", "3")
+
+    def limits(instance):
+        return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+
+    with open_instance(settings.load()) as made:
+        assert limits(made) == {"cpu": 1, "gpu": 3, "supabase": 2, "labels": 1}
+        monkeypatch.setenv("ACIDBURN_GPU_RUNS", "2")
+        limit_pools(made, settings.load())
+        assert limits(made)["gpu"] == 2

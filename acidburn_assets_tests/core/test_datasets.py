@@ -81,7 +81,7 @@ def test_content_without_a_list_of_datasets_is_refused(content: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "dataset 'books' has the unknown key 'colour'; known are ['budget_usd', "),
+        ({"colour": 1}, "dataset 'books' has the unknown key 'colour'; known are ['automation', '"),
         ({"filters": {"max": 1}}, "dataset 'books', filters has the unknown key 'max'"),
         ({"filters": [1]}, "dataset 'books', filters must be a mapping, not list"),
         ({"chunk": {"target_tokens": 1}}, "chunk, target_tokens: Input should be greater"),

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from acidburn_assets.core.errors import SourceError
+from acidburn_assets.adapters.object_store.file import FileStore
+from acidburn_assets.core.errors import SourceError, StoreUnavailable
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import FORCE_TAG, AssetIOManager, Made, Stored, Work, work
 from acidburn_assets.settings import PROJECT_ROOT
@@ -22,19 +24,25 @@ REPORT = dg.AssetKey(["d", "report"])
 
 
 class MemoryManager(AssetIOManager):
-    """Stores values in a dict, as an object store would."""
+    """Stores values in a dict, as an object store would; failures go into a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__(FileStore(folder))
         self.slots: dict[tuple[dg.AssetKey, str | None], Stored] = {}
+        self.rotten: set[tuple[dg.AssetKey, str | None]] = set()
 
     def store(
         self, key: dg.AssetKey, partition: str | None, made: Made, *, made_from: str, **_: str
     ) -> Stored:
-        self.slots[key, partition] = Stored(str(made.value), made_from, {"rows": 1})
+        etag = f"{made.value} {len(self.slots)}"
+        self.slots[key, partition] = Stored(str(made.value), made_from, etag, {"rows": 1})
         return self.slots[key, partition]
 
     def stored(self, key: dg.AssetKey, partition: str | None) -> Stored | None:
         return self.slots.get((key, partition))
+
+    def is_intact(self, key: dg.AssetKey, partition: str | None) -> bool:
+        return (key, partition) not in self.rotten
 
     def load_input(self, _: dg.InputContext) -> None:
         return None
@@ -43,8 +51,8 @@ class MemoryManager(AssetIOManager):
 class Graph:
     """chunks[shard] -> embeddings[shard] -> manifest -> report, made by a function tests swap."""
 
-    def __init__(self) -> None:
-        self.manager = MemoryManager()
+    def __init__(self, folder: Path) -> None:
+        self.manager = MemoryManager(folder)
         self.calls: list[tuple[str, str | None]] = []
         self.content: Callable[[str, str | None], str] = lambda asset, partition: (
             f"{asset}{partition}"
@@ -104,8 +112,8 @@ def instance(quick_records: None) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def graph() -> Graph:
-    return Graph()
+def graph(tmp_path: Path) -> Graph:
+    return Graph(tmp_path / "objects")
 
 
 def events(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[tuple[str | None, str]]:
@@ -143,6 +151,55 @@ def test_a_failed_shard_is_named_and_does_not_stop_the_others(instance, graph):
     assert description == ("1 of 3 shards failed (000001); 000001: the file is gone; put it back")
 
 
+def test_a_failure_is_kept_with_its_reason_and_forgotten_when_it_is_made(instance, graph):
+    def poisoned(asset: str, partition: str | None) -> str:
+        if partition == "000001":
+            raise SourceError("the file is gone; put it back")
+        return f"{asset}{partition}"
+
+    graph.content = poisoned
+    result = graph.run(instance, CHUNKS)
+    (known,) = graph.manager.failures.all_of(CHUNKS).values()
+    assert (known.asset, known.shard) == ("d/chunks", "000001")
+    (attempt,) = known.attempts
+    assert attempt.run_id == result.run_id
+    assert (attempt.kind, attempt.reason) == ("refused", "the file is gone; put it back")
+    graph.content = lambda asset, partition: f"{asset}{partition}"
+    graph.run(instance, CHUNKS)
+    assert graph.manager.failures.all_of(CHUNKS) == {}
+
+
+def test_what_is_away_for_one_shard_is_not_waited_for_with_each(instance, graph):
+    """Half an hour of patience for every shard of a run would be a day."""
+
+    def away(asset: str, partition: str | None) -> str:
+        if partition != "000000":
+            raise StoreUnavailable("no answer")
+        return f"{asset}{partition}"
+
+    graph.content = away
+    assert not graph.run(instance, CHUNKS).success
+    assert graph.calls == [("chunks", "000000"), ("chunks", "000001")]
+    (known,) = graph.manager.failures.all_of(CHUNKS).values()
+    assert known.shard == "000001"
+    assert known.attempts[0].kind == "unavailable"
+
+
+def test_content_that_is_not_what_was_reported_is_read_before_it_is_kept(instance, graph):
+    """Overwritten with its own metadata, an object still says that it is right."""
+    graph.run(instance, CHUNKS)
+    graph.calls.clear()
+    for shard in ("000001", "000002"):
+        slot = graph.manager.slots[CHUNKS, shard]
+        graph.manager.slots[CHUNKS, shard] = slot._replace(etag="touched")
+    graph.manager.rotten.add((CHUNKS, "000002"))
+    graph.run(instance, CHUNKS)
+    assert graph.calls == [("chunks", "000002")]
+    record = versions.require_materialization(instance, CHUNKS, "000001")
+    assert versions.figures_of(record)["etag"] == "touched"
+    assert versions.figures_of(record)["reused"] is True
+
+
 def test_a_retry_makes_only_what_is_missing_and_reports_all(instance, graph):
     graph.content = lambda _, partition: str(1 // (partition != "000001"))
     graph.run(instance, CHUNKS)
@@ -154,11 +211,11 @@ def test_a_retry_makes_only_what_is_missing_and_reports_all(instance, graph):
 
 
 _KILLED = """
-import os, sys
+import os, pathlib, sys
 import dagster as dg
 from acidburn_assets_tests.io_managers.test_base import CHUNKS, KEYS, Graph
 
-graph = Graph()
+graph = Graph(pathlib.Path(sys.argv[1], "objects"))
 graph.content = lambda _, partition: os._exit(9) if partition == KEYS[2] else partition
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     instance.add_dynamic_partitions("d_shards", KEYS)
@@ -255,7 +312,7 @@ def test_changed_inputs_are_named(instance, graph):
     assert current.changed_since(versions.tags_of(record)) == ("d/chunks",)
 
 
-def test_figures_are_found_out_once(instance, graph):
+def test_figures_are_found_out_once(instance, graph, tmp_path):
     """They may hold a picture: it was drawn for the object and drawn again for the event."""
     asked: list[str] = []
 
@@ -270,7 +327,7 @@ def test_figures_are_found_out_once(instance, graph):
     def chunks(context) -> dg.Output[Work]:
         return work(make)
 
-    graph.manager = Asking()
+    graph.manager = Asking(tmp_path)
     graph.definitions = lambda: dg.Definitions(
         assets=[chunks], resources={"memory": graph.manager}, executor=dg.in_process_executor
     )

@@ -38,8 +38,6 @@ def table(*clusters: int) -> pa.Table:
             "cluster_id": cluster,
             "n_chunks": 1,
             "n_noise": 0,
-            "assignments_sha256": "a",
-            "embeddings_sha256": "e",
         }
         for cluster in clusters
     ]

@@ -1,17 +1,28 @@
 """Assets as slices of Postgres: the ledger says what is loaded, the rows say whether it is so."""
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
-from acidburn_assets.adapters.postgres import LoadResult, Postgres
+from acidburn_assets.adapters.object_store import open_store
+from acidburn_assets.adapters.postgres import LoadResult, Postgres, replace_lineage
+from acidburn_assets.core.lineage import sources_of
 from acidburn_assets.io_managers.base import Made
 from acidburn_assets.io_managers.slices import SliceIOManager
-from acidburn_assets_tests import postgres_samples
+from acidburn_assets_tests import lineage_samples, postgres_samples
 
 EMBEDDINGS = dg.AssetKey(["books", "chunk_embeddings"])
 CLUSTERS = dg.AssetKey(["books", "chunk_clusters"])
 HEADERS = dg.AssetKey(["library", "cluster_headers"])
+LINEAGE = dg.AssetKey(["library", "lineage_table"])
 SAMPLE = postgres_samples.make()
+
+
+@pytest.fixture
+def manager(database: Postgres, tmp_path: Path) -> SliceIOManager:
+    """Of an empty database, with failures kept in a folder."""
+    return SliceIOManager(database, open_store((tmp_path / "objects").as_uri()))
 
 
 def load(postgres: Postgres, made_from: str, run_id: str, is_forced: bool) -> LoadResult:
@@ -38,15 +49,15 @@ def run_of(manager: SliceIOManager) -> object:
     return (found.figures() if callable(found.figures) else found.figures)["load_run"]
 
 
-def test_nothing_is_stored_before_a_load(database: Postgres) -> None:
-    manager = SliceIOManager(database)
+def test_nothing_is_stored_before_a_load(manager: SliceIOManager) -> None:
     assert manager.stored(EMBEDDINGS, "000000") is None
     assert manager.stored(CLUSTERS, "000000") is None
     assert manager.stored(HEADERS, None) is None
+    assert manager.stored(LINEAGE, None) is None
+    assert [manager.listed(key) for key in (EMBEDDINGS, CLUSTERS, HEADERS, LINEAGE)] == [{}] * 4
 
 
-def test_a_loaded_slice_is_known_without_an_event(database: Postgres) -> None:
-    manager = SliceIOManager(database)
+def test_a_loaded_slice_is_known_without_an_event(manager: SliceIOManager) -> None:
     store(manager, "run-1")
     found = manager.stored(EMBEDDINGS, "000000")
     assert found is not None
@@ -60,10 +71,9 @@ def test_a_loaded_slice_is_known_without_an_event(database: Postgres) -> None:
 
 
 @pytest.mark.parametrize("table", ["chunk_embeddings", "chunk_texts"])
-def test_a_slice_that_lost_a_row_counts_as_not_loaded(database: Postgres, table: str) -> None:
-    manager = SliceIOManager(database)
+def test_a_slice_that_lost_a_row_counts_as_not_loaded(manager: SliceIOManager, table: str) -> None:
     store(manager, "run-1")
-    with database.connect(purpose="spoiling") as connection:
+    with manager.postgres.connect(purpose="spoiling") as connection:
         connection.execute(
             f"delete from acidburn.{table} where chunk_id in"
             f" (select chunk_id from acidburn.{table} limit 1)".encode()
@@ -73,8 +83,45 @@ def test_a_slice_that_lost_a_row_counts_as_not_loaded(database: Postgres, table:
     assert run_of(manager) == "run-2"
 
 
-def test_the_same_slice_is_written_again_only_by_force(database: Postgres) -> None:
-    manager = SliceIOManager(database)
+def load_lineage(postgres: Postgres, made_from: str, run_id: str, is_forced: bool) -> LoadResult:
+    """What `P/lineage_table` hands over."""
+    table = lineage_samples.lineage()
+    return replace_lineage(
+        postgres,
+        postgres_samples.POOL,
+        lineage=table.to_batches(),
+        sources=sources_of(table.schema, key="lineage"),
+        source_sha256="lineage 1",
+        run_id=run_id,
+        made_from=made_from,
+        is_forced=is_forced,
+    )
+
+
+def test_a_pools_slice_is_known_without_an_event(manager: SliceIOManager) -> None:
+    made = Made(load_lineage)
+    manager.store(LINEAGE, None, made, made_from="code and inputs", run_id="run-1", is_forced=False)
+    found = manager.stored(LINEAGE, None)
+    assert found is not None
+    assert (found.data_version, found.made_from, found.etag) == (
+        *("lineage 1", "code and inputs"),
+        "lineage 1",
+    )
+    assert found.figures == {"rows": 4, "table": "acidburn.lineage", "load_run": "run-1"}
+    assert manager.listed(LINEAGE) == {None: "lineage 1"}
+    assert manager.stored(HEADERS, None) is None
+
+
+def test_a_forgotten_slice_counts_as_not_loaded(manager: SliceIOManager) -> None:
+    made = Made(load_lineage)
+    manager.store(LINEAGE, None, made, made_from="", run_id="run-1", is_forced=False)
+    manager.discard(LINEAGE, None)
+    assert manager.stored(LINEAGE, None) is None
+    manager.store(LINEAGE, None, made, made_from="", run_id="run-2", is_forced=False)
+    assert manager.stored(LINEAGE, None) is not None
+
+
+def test_the_same_slice_is_written_again_only_by_force(manager: SliceIOManager) -> None:
     store(manager, "run-1")
     store(manager, "run-2")
     assert run_of(manager) == "run-1"
@@ -82,7 +129,7 @@ def test_the_same_slice_is_written_again_only_by_force(database: Postgres) -> No
     assert run_of(manager) == "run-3"
 
 
-def test_a_slice_is_no_input(database: Postgres) -> None:
+def test_a_slice_is_no_input(manager: SliceIOManager) -> None:
     context = dg.build_input_context(asset_key=EMBEDDINGS)
     with pytest.raises(NotImplementedError, match="books/chunk_embeddings is read by SQL"):
-        SliceIOManager(database).load_input(context)
+        manager.load_input(context)

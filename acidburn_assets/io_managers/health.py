@@ -1,0 +1,113 @@
+"""What is wrong with the partitions of an asset, told by one listing and a few queries.
+
+Truth is what is stored, not the event log: a partition is sound when it was reported, when what a
+listing shows of it is what was reported, and when it was made from the code and the inputs of now.
+Nothing is read or loaded to find out; a damage that a listing cannot show is a scrub's to find.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import dagster as dg
+
+from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.base import ETAG, AssetIOManager
+
+Reason = Literal["missing", "gone", "changed", "stale"]
+"""missing: never made. gone: reported, but no longer stored. changed: what is stored is not what
+was reported. stale: made from other code or inputs than those of now."""
+
+
+class Finding(NamedTuple):
+    """What is wrong with one partition."""
+
+    reason: Reason
+    detail: str = ""  # of a stale one: what changed
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class Examined(NamedTuple):
+    """An asset at one moment."""
+
+    findings: Mapping[str | None, Finding]  # partitions that are sound have none
+    versions: Mapping[str | None, versions.Versions]  # what every partition would be made from
+
+
+class _Reported(NamedTuple):
+    """What the event of a materialization says."""
+
+    etag: str
+    tags: Mapping[str, str]
+
+
+class Examiner:
+    """Examines assets; what it read of an event it keeps, because events never change."""
+
+    def __init__(self) -> None:
+        self._reported: dict[int, _Reported] = {}  # by storage id of the event
+
+    def examine(
+        self,
+        instance: dg.DagsterInstance,
+        graph: versions.AssetGraph,
+        key: dg.AssetKey,
+        manager: AssetIOManager,
+    ) -> "Examined":
+        """Finds every partition that is not sound, of those that the plan has.
+
+        Args:
+            instance: whose events.
+            graph: the assets as they are now.
+            key: of one asset.
+            manager: of that asset.
+        """
+        current = versions.all_versions(instance, graph, key)
+        events = versions.latest_events(instance, key, graph.get(key).is_partitioned)
+        reported = self._read(instance, key, events, current)
+        listed = manager.listed(key)
+        found: dict[str | None, Finding] = {}
+        for partition, now in current.items():
+            finding = _judge(reported.get(partition), listed.get(partition), now)
+            if finding is not None:
+                found[partition] = finding
+        return Examined(found, current)
+
+    def _read(
+        self,
+        instance: dg.DagsterInstance,
+        key: dg.AssetKey,
+        events: Mapping[str | None, int],
+        wanted: Iterable[str | None],
+    ) -> dict[str | None, _Reported]:
+        by_partition = {partition: events[partition] for partition in wanted if partition in events}
+        unknown = [event for event in by_partition.values() if event not in self._reported]
+        for start in range(0, len(unknown), _EVENTS_PER_QUERY):
+            some = unknown[start : start + _EVENTS_PER_QUERY]
+            self._fetch(instance, key, some)
+        return {partition: self._reported[event] for partition, event in by_partition.items()}
+
+    def _fetch(self, instance: dg.DagsterInstance, key: dg.AssetKey, events: list[int]) -> None:
+        wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=events)
+        for record in instance.fetch_materializations(wanted, limit=len(events)).records:
+            self._reported[record.storage_id] = _Reported(
+                str(versions.figures_of(record).get(ETAG, "")), versions.tags_of(record)
+            )
+
+
+_EVENTS_PER_QUERY = 500
+"""SQLite binds 999 values in the versions that some systems still have."""
+
+
+def _judge(
+    reported: _Reported | None, listed_etag: str | None, current: versions.Versions
+) -> Finding | None:
+    if reported is None:
+        return Finding("missing")
+    if listed_etag is None:
+        return Finding("gone")
+    if listed_etag != reported.etag:
+        return Finding("changed")
+    changes = current.changed_since(reported.tags)
+    return Finding("stale", ", ".join(f"{name} changed" for name in changes)) if changes else None
