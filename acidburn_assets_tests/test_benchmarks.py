@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -17,15 +19,15 @@ from acidburn_assets.core.documents import Document
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SCRIPTS = ["chunk", "cluster", "embed", "load", "route"]
+SCRIPTS = ["audit", "chunk", "cluster", "embed", "load", "orchestration", "route"]
 
 # by name: they lie beside the package and are part of no distribution that could be declared
-chunk, cluster, embed, route, chunkers, evaluation, report, timing = (
+audit, chunk, cluster, embed, orchestration, route = (
     import_module(f"benchmarks.{name}")
-    for name in (
-        *("chunk", "cluster", "embed", "route"),
-        *("chunkers", "evaluation", "report", "timing"),
-    )
+    for name in ("audit", "chunk", "cluster", "embed", "orchestration", "route")
+)
+chunkers, evaluation, report, timing = (
+    import_module(f"benchmarks.{name}") for name in ("chunkers", "evaluation", "report", "timing")
 )
 Lap, Spread = timing.Lap, timing.Spread
 
@@ -74,6 +76,19 @@ def test_ours_cuts_without_a_fault_and_says_so_as_json() -> None:
     assert (ours["over limit"], ours["wrong spans"], ours["gaps"]) == (0, 0, 0)
     assert ours["speed to ours"]["median"] == 1
     assert ours["MB per CPU-second"]["median"] > 0
+
+
+def test_an_audit_of_a_made_up_corpus_answers_every_question() -> None:
+    arguments = ["--shards", "3", "--chunks", "50", "--clusters", "10", "--touched", "4"]
+    finished = CliRunner().invoke(
+        audit.command, [*arguments, "--rounds", "1", "--json"], catch_exceptions=False
+    )
+    assert finished.exit_code == 0, finished.output
+    said = json.loads(finished.stdout.splitlines()[-1])
+    assert said["chunks"] == 150
+    assert 3 <= said["lineage rows"] <= 12
+    assert len(said["rows"]) == 7
+    assert all(row["seconds"]["median"] > 0 for row in said["rows"])
 
 
 @pytest.mark.parametrize(
@@ -191,3 +206,49 @@ def test_chunks_to_be_encoded_are_as_many_as_asked_for(monkeypatch: pytest.Monke
         table = evaluation.chunks(tokenizer, n_chunks)
         assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(n_chunks)]
     assert len(evaluation.chunks(tokenizer, 3_000)) == 2_500
+
+
+STORAGE = ROOT / "deploy" / "dagster.postgres.yaml"
+
+
+def test_records_of_dagster_go_to_the_postgres_that_the_deployed_file_names(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that events can be written there: with a plain `postgresql://` none can."""
+    content = (ROOT / "dagster.yaml").read_text("utf-8") + STORAGE.read_text("utf-8")
+    (tmp_path / "dagster.yaml").write_text(content, "utf-8")
+    monkeypatch.setenv(orchestration.STORAGE_VARIABLE, orchestration.write_url(dsn))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        kinds = {type(one).__name__ for one in vars(instance).values()}
+        assert {"PostgresEventLogStorage", "PostgresRunStorage"} <= kinds
+        key = dg.AssetKey(["d", "chunks"])
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="000000"))
+        assert instance.get_materialized_partitions(key) == {"000000"}
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("select partition from event_logs").fetchall()
+    assert rows == [("000000",)]
+    assert not list(tmp_path.glob("**/*.db"))
+
+
+def test_dagster_is_timed_on_a_graph_that_is_sound_and_found_so() -> None:
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.orchestration"),
+            *("--shards", "6", "--gone", "2", "--vectors", "20", "--rounds", "1", "--json"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    said = json.loads(finished.stdout.splitlines()[-1])
+    wanted = (
+        *("tick_seconds", "submit_seconds", "status_seconds", "audit_seconds"),
+        "overhead_seconds_per_shard",
+    )
+    assert all(isinstance(said[name], float) for name in wanted)
+    assert said["partitioned assets"] == 5
+    assert said["asset partitions"] == 5 * 6 + 10
+    assert said["runs submitted"] == 1
+    assert {row["what"] for row in said["rows"]} >= {"tick, all sound", "tick, 2 gone"}

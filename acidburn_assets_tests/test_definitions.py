@@ -48,6 +48,7 @@ p/cluster_headers <- p/centroids, p/cluster_map
 p/cluster_map <- p/centroids, p/cluster_model
 p/cluster_model <- alpha/manifest, beta/manifest
 p/lineage <- alpha/assignments, beta/assignments
+p/lineage_table <- p/lineage
 p/projection <- alpha/assignments, beta/assignments, p/cluster_map
 p/retrieval_report <- alpha/chunk_clusters, alpha/chunk_embeddings, beta/chunk_clusters, beta/chunk_embeddings, p/cluster_headers
 """  # noqa: E501 - a picture of the graph, one node a line

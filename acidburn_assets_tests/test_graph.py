@@ -20,6 +20,7 @@ from acidburn_assets.adapters.postgres import Postgres, count_vectors
 from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.commands.materialize import materialize
 from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.failures import QUARANTINE_CHECK
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.resources import PostgresResource, StoreResource
 from acidburn_assets.runtime import backends
@@ -368,7 +369,7 @@ def test_checks_ran_with_the_assets_that_they_are_of(world: World) -> None:
             )
             if entry.dagster_event is not None
         ]
-    assert {(one.asset_key.path[0], one.check_name, one.passed) for one in evaluations} == {
+    of_pools = {
         (pool, name, True)
         for pool in ("library", "reference")
         for name in (
@@ -377,6 +378,9 @@ def test_checks_ran_with_the_assets_that_they_are_of(world: World) -> None:
             "every_chunk_is_served",
         )
     }
+    of_datasets = {(name, QUARANTINE_CHECK, True) for name in samples.SHARDS}
+    found = {(one.asset_key.path[0], one.check_name, one.passed) for one in evaluations}
+    assert found == of_pools | of_datasets
 
 
 def _forget_a_cluster(world: World) -> None:

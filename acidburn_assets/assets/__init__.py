@@ -19,6 +19,7 @@ from acidburn_assets.assets import (
     embeddings,
     encoder,
     lineage,
+    lineage_table,
     manifest,
     plan,
     projection,
@@ -76,5 +77,6 @@ def pool_assets(pool: Pool, registry: Registry, settings: Settings) -> list[Defi
         cluster_headers.build(pool),
         projection.build(pool),
         lineage.build(pool),
+        lineage_table.build(pool),
         retrieval_report.build(pool),
     ]

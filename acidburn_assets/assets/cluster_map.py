@@ -19,6 +19,7 @@ from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import Dataset, Pool
 from acidburn_assets.core.labels import Heuristic, describe, describe_groups, members_wanted
+from acidburn_assets.io_managers import history
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.io_managers.pools import ClusterTexts, PoolTables
@@ -32,13 +33,14 @@ N_HELD_OUT = 10
 def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.AssetsDefinition:
     """The node of one pool."""
     model_key = specs.key(pool.name, "cluster_model")
+    map_key = specs.key(pool.name, "cluster_map")
     has_key = bool(settings.xai_api_key.get_secret_value())
     # keyless labels do not change with the model that would have been asked; with one, a higher
     # budget goes on where a lower one ended, and what was answered is in the cache
     asked = [settings.acidburn_label_model, settings.acidburn_label_budget_usd] if has_key else []
 
     @dg.asset(
-        key=specs.key(pool.name, "cluster_map"),
+        key=map_key,
         ins={
             "cluster_model": dg.AssetIn(model_key),
             "centroids": dg.AssetIn(specs.key(pool.name, "centroids")),
@@ -105,9 +107,14 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 titles.vectors, vectors, tables.vectors_of(texts.held_out)
             )
             made = made.with_faithfulness(scores)
-            return Made(made, _figures(made))
+            kept = dg.MetadataValue.text(history.kept_keys(objects, map_key))
+            return Made(made, {**_figures(made), "history": kept})
 
-        return work(make, read={model_key: cluster_model})
+        return work(
+            make,
+            read={model_key: cluster_model},
+            before_event=lambda: history.keep(objects, map_key),
+        )
 
     return cluster_map
 

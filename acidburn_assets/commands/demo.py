@@ -21,7 +21,7 @@ from acidburn_assets import settings
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.commands import ask as asking
 from acidburn_assets.commands import trails
-from acidburn_assets.commands.audit import Auditor
+from acidburn_assets.commands.auditor import Auditor
 from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.commands.materialize import materialize
 from acidburn_assets.commands.presentation import format_bytes, format_seconds

@@ -1,4 +1,4 @@
-"""Trails of an audit as a person reads them: facts first, then what was made, then the shares.
+"""Answers of an audit as a person reads them: facts first, then what was made, then the shares.
 
 Hashes and ids of runs are cut to their first digits; `--json` has them whole.
 """
@@ -9,69 +9,201 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from acidburn_assets.commands.presentation import format_bytes
 from acidburn_assets.core.audit import (
     ChunkTrail,
+    ClusterShare,
     ClusterTrail,
     DocumentTrail,
+    History,
+    Holdings,
     Made,
     PassageTrail,
     ShardShare,
     ShardTrail,
+    Staleness,
 )
+from acidburn_assets.core.lineage import Source
 
-Trail = ClusterTrail | ShardTrail | DocumentTrail | PassageTrail
+Answer = ClusterTrail | ShardTrail | DocumentTrail | PassageTrail | History | Staleness | Holdings
 
 
-def show(trail: Trail, console: Console) -> None:
-    """Prints a trail.
+def show(answer: Answer, console: Console) -> None:
+    """Prints an answer.
 
     Args:
-        trail: of an audit.
+        answer: of an audit.
         console: where.
     """
-    match trail:
+    match answer:
         case ClusterTrail():
-            _facts(
-                console,
-                cluster=f"{trail.cluster_id} of {trail.pool}: {trail.title}",
-                keywords=", ".join(trail.keywords),
-                chunks=f"{trail.n_chunks:,}, and {trail.n_noise:,} of noise nearest to it",
-                fitted_on=", ".join(
-                    f"{dataset} {version[:12]}" for dataset, version in trail.fitted_on.items()
-                ),
-            )
-            show_made(trail.made, console)
-            _shares(trail.shards, console, is_by_shard=True)
+            _show_cluster(answer, console)
         case ShardTrail():
-            _facts(
-                console,
-                shard=f"{trail.dataset}/{trail.shard}",
-                rows=_rows(trail.first_row, trail.n_rows),
-                revision=trail.revision,
-                licence=trail.licence,
-            )
-            show_made(trail.made, console)
-            _shares(trail.clusters, console, is_by_shard=False)
+            _show_shard(answer, console)
         case DocumentTrail():
             _facts(
                 console,
-                document=f"{trail.doc_id}: {trail.title}",
-                row=f"{trail.doc_row:,} of {trail.dataset}, shard {trail.shard}",
-                revision=trail.revision,
+                document=f"{answer.doc_id}: {answer.title}",
+                row=f"{answer.doc_row:,} of {answer.dataset}, shard {answer.shard}",
+                revision=answer.revision,
+                licence=answer.licence,
             )
-            _chunks(trail.chunks, console)
+            _chunks(answer.chunks, console)
+            show_made(answer.made, console)
         case PassageTrail():
             _facts(
                 console,
-                passage=trail.chunk.chunk_id,
-                document=f"{trail.doc_id}: {trail.title}",
-                row=f"{trail.doc_row:,} of {trail.dataset}, shard {trail.shard}",
-                revision=trail.revision,
-                licence=trail.licence,
+                passage=answer.chunk.chunk_id,
+                document=f"{answer.doc_id}: {answer.title}",
+                row=f"{answer.doc_row:,} of {answer.dataset}, shard {answer.shard}",
+                revision=answer.revision,
+                licence=answer.licence,
             )
-            _chunks([trail.chunk], console)
-            show_made(trail.made, console)
-            console.print(trail.text, markup=False)
+            _chunks([answer.chunk], console)
+            show_made(answer.made, console)
+            console.print(answer.text, markup=False)
+        case History():
+            _show_history(answer, console)
+        case Staleness():
+            _show_staleness(answer, console)
+        case Holdings():
+            _show_holdings(answer, console)
+
+
+def _show_cluster(trail: ClusterTrail, console: Console) -> None:
+    moment = trail.moment
+    when = f"{moment.made_at[:16].replace('T', ' ')} UTC, lineage event {moment.lineage_event_id}"
+    _facts(
+        console,
+        cluster=f"{trail.cluster_id} of {trail.pool}: {trail.title}",
+        keywords=", ".join(trail.keywords),
+        chunks=f"{trail.n_chunks:,}, and {trail.n_noise:,} of noise nearest to it",
+        counted=when if moment.asked_for is None else f"{when}, asked for {moment.asked_for}",
+        fitted_on=", ".join(
+            f"{dataset} {version[:12]}" for dataset, version in trail.fitted_on.items()
+        ),
+        **_common([share.source for share in trail.shards]),
+    )
+    show_made(trail.made, console)
+    _shards(trail.shards, console)
+
+
+def _show_shard(trail: ShardTrail, console: Console) -> None:
+    _facts(
+        console,
+        shard=f"{trail.dataset}/{trail.shard}",
+        rows=_rows(trail.first_row, trail.n_rows),
+        revision=trail.revision,
+        licence=trail.licence,
+    )
+    show_made(trail.made, console)
+    if trail.source is not None:
+        _facts(
+            console,
+            counted=f"{trail.source.n_chunks:,} chunks, {trail.source.n_noise:,} of them noise",
+            **_common([trail.source]),
+        )
+    _clusters(trail.clusters, console)
+
+
+def _common(sources: Sequence[Source]) -> dict[str, str]:
+    """What the shards share, as a rule, said once."""
+    revisions = sorted({(one.dataset, one.revision) for one in sources})
+    models = sorted({(one.model_name, one.model) for one in sources})
+    clusterings = sorted({one.cluster_model[:12] for one in sources})
+    # while shards are being assigned anew
+    mixed = ": the same number means another cluster in each" if len(clusterings) > 1 else ""
+    return {
+        "revisions": ", ".join(f"{dataset} {revision[:12]}" for dataset, revision in revisions),
+        "encoder": ", ".join(f"{name} {model[:12]}" for name, model in models),
+        "code": ", ".join(
+            sorted(
+                {one.embeddings_code_version for one in sources}
+                | {one.assignments_code_version for one in sources}
+            )
+        ),
+        "clustering": ", ".join(clusterings) + mixed,
+    }
+
+
+def _show_history(told: History, console: Console) -> None:
+    rows = []
+    for event in told.events:
+        changed = "first" if event.changed is None else ", ".join(event.changed) or "nothing"
+        rows.append(
+            (
+                str(event.event_id),
+                event.asset + ("" if event.shard is None else f"/{event.shard}"),
+                event.made_at[:16].replace("T", " "),
+                event.run_id[:8],
+                f"{changed} (reused)" if event.is_reused else changed,
+                event.data_version[:12],
+                "" if event.n_rows is None else f"{event.n_rows:,}",
+                event.code_version,
+            )
+        )
+    columns = ("event", "made", "UTC", "run", "changed", "version", "rows", "code")
+    _print_table(console, columns, rows)
+    if told.has_more:
+        console.print("there are older ones: --limit shows more", markup=False)
+
+
+def _show_staleness(found: Staleness, console: Console) -> None:
+    rows = []
+    for one in found.stale:
+        name = one.asset + ("" if one.shard is None else f"/{one.shard}")
+        if one.reason == "missing":
+            rows.append((name, "never made", "", ""))
+        for change in one.changes:
+            then, now = _version(change.recorded), _version(change.current)
+            rows.append((name, change.what, then, now))
+    if rows:
+        _print_table(console, ("stale", "by", "recorded", "now"), rows)
+    console.print(
+        f"{len(found.stale):,} of {found.n_partitions:,} asset partitions of {found.target} are "
+        "not current",
+        markup=False,
+    )
+
+
+def _version(version: str | None) -> str:
+    # a code version ends with its hash; what is a hash alone is known by its first digits
+    if version is None:
+        return "none"
+    return version if "-" in version else version[:12]
+
+
+def _show_holdings(found: Holdings, console: Console) -> None:
+    if found.wrong:
+        _print_table(
+            console,
+            ("not as recorded", "is", "recorded", "found"),
+            [(one.where, one.problem, one.recorded[:12], _short(one.found)) for one in found.wrong],
+        )
+    if found.left_over:
+        _print_table(
+            console,
+            ("recorded by nothing", "holds"),
+            [(one.where, _amount(one.n_bytes, one.n_rows)) for one in found.left_over],
+        )
+    looked = "read to the last byte" if found.is_deep else "by their checksums, not read"
+    _facts(
+        console,
+        objects=f"{found.n_objects:,} recorded, {format_bytes(found.n_bytes)}, {looked}",
+        slices=f"{found.n_slices:,} recorded in Postgres",
+        wrong=f"{len(found.wrong):,}",
+        left_over=f"{len(found.left_over):,}",
+        own=f"{found.n_own_objects:,} caches, pictures, parts and failures, "
+        f"{format_bytes(found.n_own_bytes)}",
+    )
+
+
+def _short(found: str) -> str:
+    return found[:12] if len(found) == 64 else found
+
+
+def _amount(n_bytes: int | None, n_rows: int | None) -> str:
+    return f"{n_rows or 0:,} rows" if n_bytes is None else format_bytes(n_bytes)
 
 
 def show_made(made: Iterable[Made], console: Console) -> None:
@@ -100,16 +232,30 @@ def _facts(console: Console, **facts: str) -> None:
         console.print(f"{name.replace('_', ' '):<{width}}  {value}", markup=False, soft_wrap=True)
 
 
-def _shares(shares: Sequence[ShardShare], console: Console, *, is_by_shard: bool) -> None:
-    columns = ("shard", "rows", "embeddings") if is_by_shard else ("cluster",)
-    rows = []
-    for share in shares:
-        facts: tuple[str, ...] = (f"{share.cluster_id} {share.cluster_title}",)
-        if is_by_shard:
-            shard = f"{share.dataset}/{share.shard}"
-            facts = (shard, _rows(share.first_row, share.n_rows), share.embeddings_sha256[:12])
-        rows.append((f"{share.n_chunks:,}", f"{share.n_noise:,}", *facts))
-    _print_table(console, ("chunks", "noise", *columns), rows)
+def _shards(shares: Sequence[ShardShare], console: Console) -> None:
+    rows = [
+        (
+            f"{share.n_chunks:,}",
+            f"{share.n_noise:,}",
+            f"{share.source.dataset}/{share.source.shard}",
+            _rows(share.source.first_row, share.source.n_rows),
+            share.source.embeddings_sha256[:12],
+            share.source.embeddings_run_id[:8],
+            share.source.assignments_sha256[:12],
+            share.source.assignments_run_id[:8],
+        )
+        for share in shares
+    ]
+    columns = ("chunks", "noise", "shard", "rows", "embeddings", "run", "assignments", "run")
+    _print_table(console, columns, rows)
+
+
+def _clusters(shares: Sequence[ClusterShare], console: Console) -> None:
+    rows = [
+        (f"{share.n_chunks:,}", f"{share.n_noise:,}", f"{share.cluster_id} {share.title}")
+        for share in shares
+    ]
+    _print_table(console, ("chunks", "noise", "cluster"), rows)
 
 
 def _chunks(chunks: Sequence[ChunkTrail], console: Console) -> None:

@@ -52,15 +52,15 @@ PROJECTION = pa.schema(
 
 LINEAGE = pa.schema(
     [
+        pa.field("cluster_id", pa.int32(), nullable=False),
         pa.field("dataset", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),
-        pa.field("cluster_id", pa.int32(), nullable=False),
         pa.field("n_chunks", pa.int64(), nullable=False),  # members, noise not counted
         pa.field("n_noise", pa.int64(), nullable=False),  # noise whose nearest cluster this is
-        pa.field("assignments_sha256", pa.string(), nullable=False),
-        pa.field("embeddings_sha256", pa.string(), nullable=False),
     ]
 )
+"""Ordered by cluster, dataset and shard. What the shards were made from is said once, in the
+schema's metadata: see `lineage.Sources`."""
 
 
 def embeddings(dim: int) -> pa.Schema:

@@ -24,10 +24,12 @@ from acidburn_assets.adapters.postgres import (
     remove_shards,
     replace_chunk_embeddings,
     replace_cluster_headers,
+    replace_lineage,
     unload,
 )
 from acidburn_assets.core.errors import DatabaseError, DatabaseUnavailable, ModelError, SchemaError
-from acidburn_assets_tests import postgres_samples
+from acidburn_assets.core.lineage import Source, merge, sources_of
+from acidburn_assets_tests import lineage_samples, postgres_samples
 from acidburn_assets_tests.postgres_samples import POOL, Sample, load, load_clusters
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
 
@@ -334,10 +336,10 @@ def test_headers_hold_what_the_map_holds(database: Postgres, dsn: str) -> None:
 
 
 def test_unchanged_headers_are_skipped(database: Postgres, dsn: str) -> None:
-    assert pool_load_state(database, "library") is None
+    assert pool_load_state(database, "cluster_headers", "library") is None
     assert not load_headers(database).is_skipped
     assert load_headers(database).is_skipped
-    state = pool_load_state(database, "library")
+    state = pool_load_state(database, "cluster_headers", "library")
     assert state is not None
     assert (state.made_from, state.n_rows, state.n_counted) == ("code 1", 4, 4)
     with psycopg.connect(dsn) as connection:
@@ -348,6 +350,104 @@ def test_unchanged_headers_are_skipped(database: Postgres, dsn: str) -> None:
 def test_headers_of_another_dimension_are_refused(database: Postgres) -> None:
     with pytest.raises(SchemaError, match=r"\(4, 9\), not \(4, 8\)"):
         load_headers(database, dim=9)
+
+
+def load_lineage(
+    database: Postgres, table: pa.Table | None = None, *, sha256: str = "lineage 1"
+) -> LoadResult:
+    table = lineage_samples.lineage() if table is None else table
+    return replace_lineage(
+        database,
+        POOL,
+        lineage=table.to_batches(max_chunksize=3),
+        sources=sources_of(table.schema, key="lineage"),
+        source_sha256=sha256,
+        run_id="run-1",
+        made_from="code 1",
+    )
+
+
+LINEAGE_ROWS = (
+    "select cluster_id, dataset, shard, l.n_chunks, l.n_noise from acidburn.lineage l"
+    " join acidburn.lineage_shards using (pool_id, shard_no) order by 1, 2, 3"
+)
+
+
+def test_lineage_holds_what_was_counted_and_from_what(database: Postgres, dsn: str) -> None:
+    table = lineage_samples.lineage()
+    assert load_lineage(database, table).n_rows == len(table)
+    assert fetch(dsn, LINEAGE_ROWS) == [tuple(row.values()) for row in table.to_pylist()]
+    names = ", ".join(Source.model_fields)
+    shards = fetch(dsn, f"select {names} from acidburn.lineage_shards order by shard_no")
+    expected = sources_of(table.schema, key="lineage").shards
+    assert [Source(**dict(zip(Source.model_fields, row, strict=True))) for row in shards] == [
+        *expected
+    ]
+
+
+def test_lineage_is_replaced_as_a_whole(database: Postgres, dsn: str) -> None:
+    load_lineage(database)
+    fewer = merge(
+        [lineage_samples.count("000004", (7, False))],
+        lineage_samples.sources(lineage_samples.source("000004")),
+    )
+    load_lineage(database, fewer, sha256="lineage 2")
+    assert fetch(dsn, LINEAGE_ROWS) == [(7, "papers", "000004", 1, 0)]
+    assert fetch(dsn, "select shard from acidburn.lineage_shards") == [("000004",)]
+
+
+@pytest.mark.parametrize("table", ["lineage", "lineage_shards"])
+def test_unchanged_lineage_is_skipped_unless_a_row_is_gone(
+    database: Postgres, dsn: str, table: str
+) -> None:
+    assert pool_load_state(database, "lineage", "library") is None
+    assert not load_lineage(database).is_skipped
+    assert load_lineage(database).is_skipped
+    state = pool_load_state(database, "lineage", "library")
+    assert state is not None
+    assert (state.clustering, state.made_from, state.n_rows, state.n_counted) == (
+        *("model 1", "code 1"),
+        *(4, 4),
+    )
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"delete from acidburn.{table} where shard_no = 0")
+    assert not load_lineage(database).is_skipped
+    assert load_lineage(database).is_skipped
+
+
+def test_lineage_that_counts_an_unknown_shard_leaves_the_old_one(
+    database: Postgres, dsn: str
+) -> None:
+    load_lineage(database)
+    before = fetch(dsn, LINEAGE_ROWS)
+    with pytest.raises(SchemaError, match=r"'lineage of library' counts 'papers/000001'"):
+        replace_lineage(
+            database,
+            POOL,
+            lineage=lineage_samples.lineage().to_batches(),
+            sources=lineage_samples.sources(
+                lineage_samples.source(), lineage_samples.source(dataset="books")
+            ),
+            source_sha256="lineage 2",
+            run_id="run-2",
+        )
+    assert fetch(dsn, LINEAGE_ROWS) == before
+    assert load_lineage(database).is_skipped
+
+
+def test_headers_and_lineage_of_a_pool_do_not_touch_each_other(database: Postgres) -> None:
+    load_headers(database)
+    load_lineage(database)
+    load_headers(database, 5, source="map 2")
+    assert load_lineage(database).is_skipped
+    assert load_headers(database, 5, source="map 2").is_skipped
+
+
+def test_unloading_a_pool_removes_its_lineage(database: Postgres, dsn: str) -> None:
+    load_lineage(database)
+    removed = unload(database, "library")
+    assert (removed["lineage"], removed["lineage_shards"], removed["pools"]) == (4, 3, 1)
+    assert fetch(dsn, "select from acidburn.lineage") == []
 
 
 def test_connection_killed_in_the_middle_leaves_the_old_shard(database: Postgres, dsn: str) -> None:

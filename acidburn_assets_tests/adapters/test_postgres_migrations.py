@@ -19,6 +19,9 @@ FROZEN = {
     "20261124120000_acidburn.sql": (
         "a173b84126a49730760d35579eedc50ab93f69454ae8b244ce776c5f50317a7e"
     ),
+    "20261124150000_lineage.sql": (
+        "890a3cd36603bc56a7a8237167bd2b118edcb29e26a250c206cb9a92c2570a5a"
+    ),
 }
 
 
@@ -155,6 +158,7 @@ def test_roles_can_do_their_work_and_no_more(supabase: str) -> None:
 
     tables = ("pools", "shards", "loads", "pool_loads", "cluster_headers", "migrations")
     tables = (*tables, "chunk_embeddings", "chunk_texts", "chunk_clusters")
+    tables = (*tables, "lineage", "lineage_shards")
     for table in tables:
         assert run("a_reader", f"select from acidburn.{table}") >= 0
         for user in ("anon", "authenticated"):

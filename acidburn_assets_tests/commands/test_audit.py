@@ -62,12 +62,45 @@ def test_a_cluster_names_every_shard_that_fed_it(world: World) -> None:
             for dataset, shard, table in placed(world)
             if counts(table, trail.cluster_id) != (0, 0)
         }
-        found = {(one.dataset, one.shard): (one.n_chunks, one.n_noise) for one in trail.shards}
+        found = {
+            (one.source.dataset, one.source.shard): (one.n_chunks, one.n_noise)
+            for one in trail.shards
+        }
         assert found == expected
         assert (trail.title, trail.n_chunks) == (card["title"], card["size"])
         sizes = [one.n_chunks for one in trail.shards]
         assert sizes == sorted(sizes, reverse=True)
         assert set(trail.fitted_on) == {"notes", "articles"}
+
+
+def test_a_cluster_names_what_each_of_its_shards_was_made_from(world: World) -> None:
+    trail = ClusterTrail.model_validate_json(audit("cluster", "0"))
+    assert trail.shards
+    (model,) = [one for one in trail.made if one.asset == "library/cluster_model"]
+    for share in trail.shards:
+        of = share.source
+        shard = ShardTrail.model_validate_json(audit("shard", f"{of.dataset}/{of.shard}"))
+        assert shard.source == of
+        assert (of.revision, of.first_row, of.n_rows) == (
+            *(shard.revision, shard.first_row),
+            shard.n_rows,
+        )
+        assert (of.model_name, len(of.model)) == ("minilm", 16)
+        assert of.cluster_model == model.data_version
+        made = {one.asset.split("/")[1]: one for one in shard.made}
+        assert of.chunks_sha256 == made["chunks"].data_version
+        for asset in ("embeddings", "assignments"):
+            facts = [
+                getattr(of, f"{asset}_{name}")
+                for name in ("sha256", "code_version", "run_id", "event_id")
+            ]
+            event = made[asset]
+            assert facts == [
+                *(event.data_version, event.code_version, event.run_id, event.event_id)
+            ]
+        table = pq.read_table(world.object_path(f"{of.dataset}/assignments/{of.shard}.parquet"))
+        n_noise = int(np.sum(table["is_noise"].to_numpy()))
+        assert (of.n_chunks, of.n_noise) == (len(table), n_noise)
 
 
 def test_a_shard_names_every_cluster_that_it_fed(world: World) -> None:
@@ -76,9 +109,11 @@ def test_a_shard_names_every_cluster_that_it_fed(world: World) -> None:
         assert {one.cluster_id: (one.n_chunks, one.n_noise) for one in trail.clusters} == {
             cluster: counts(table, cluster) for cluster in set(table["cluster_id"].to_pylist())
         }
-        for one in trail.clusters:
-            assert one.embeddings_sha256 == sha256(world, f"{dataset}/embeddings/{shard}.parquet")
-            assert one.assignments_sha256 == sha256(world, f"{dataset}/assignments/{shard}.parquet")
+        assert all(one.title for one in trail.clusters)
+        assert trail.source is not None
+        for asset in ("chunks", "embeddings", "assignments"):
+            found = sha256(world, f"{dataset}/{asset}/{shard}.parquet")
+            assert getattr(trail.source, f"{asset}_sha256") == found
         assert [one.asset for one in trail.made] == [f"{dataset}/{asset}" for asset in OF_A_SHARD]
 
 
@@ -98,12 +133,17 @@ def test_a_document_names_its_chunks_with_exact_spans(world: World) -> None:
     ]
     of_dataset = audit("document", "tides-8", "--dataset", "notes")
     assert DocumentTrail.model_validate_json(of_dataset) == trail
+    of_shard = audit("document", "tides-8", "--dataset", f"notes/{trail.shard}")
+    assert DocumentTrail.model_validate_json(of_shard) == trail
+    assert [one.asset for one in trail.made] == [f"notes/{asset}" for asset in OF_A_SHARD]
+    assert trail.licence == "CC0-1.0"
 
 
 def test_a_passage_of_an_answer_leads_to_the_objects_and_runs_that_made_it(world: World) -> None:
     answer = json.loads(acidburn("ask", samples.QUESTION, "--json").out)
     for passage in answer["passages"]:
         trail = PassageTrail.model_validate_json(audit("passage", passage["chunk_id"]))
+        assert PassageTrail.model_validate_json(audit("chunk", passage["chunk_id"])) == trail
         dataset, shard = trail.dataset, trail.shard
         assert (dataset, shard) == (passage["dataset"], passage["shard"])
         assert trail.text == passage["text"]
@@ -130,6 +170,25 @@ def _check_events(world: World, made: tuple[Made, ...]) -> None:
                 limit=2,
             ).records
             assert (record.run_id, record.partition_key) == (one.run_id, one.shard)
+
+
+def test_a_chunk_has_no_title_until_its_clusters_are_named(copied_world: World) -> None:
+    """Titles of an earlier cluster model would be those of other clusters."""
+    (document,) = samples.documents(["tides"], [8])
+    before = DocumentTrail.model_validate_json(audit("document", document["id"]))
+    assert all(one.cluster_title for one in before.chunks)
+    registry = copied_world.folder / "datasets.yaml"
+    registry.write_text(
+        registry.read_text().replace(
+            "{min_cluster_size: 4, min_samples: 2}", "{min_cluster_size: 3, min_samples: 1}"
+        )
+    )
+    for target in ("library/cluster_model", "notes/assignments"):
+        finished = acidburn("materialize", target)
+        assert finished.code == 0, finished.err
+    after = DocumentTrail.model_validate_json(audit("document", document["id"]))
+    assert [one.cluster_title for one in after.chunks] == [None] * len(before.chunks)
+    assert all(one.cluster_id is not None for one in after.chunks)
 
 
 def test_what_changed_since_is_named(copied_world: World) -> None:
@@ -183,6 +242,14 @@ def test_a_person_sees_the_same_in_words(
         (["document", "nobody"], "no document 'nobody' in ['articles', 'manual', 'notes']"),
         (["document", "bread-8", "--dataset", "manual"], "no document 'bread-8' in ['manual']"),
         (["document", "bread-8", "--dataset", "nots"], "no dataset 'nots'"),
+        (
+            ["document", "bread-8", "--dataset", "notes/000009"],
+            "'notes' has no chunks of a shard '000009'; it has 000000 to 000001",
+        ),
+        (
+            ["chunk", "0" * 32, "--dataset", "notes/000001"],
+            f"no chunk '{'0' * 32}' in ['notes/000001']",
+        ),
         (["passage", "xyz"], "'xyz' is not a chunk id: 32 hex digits"),
         (["passage", "00"], "'00' is not a chunk id: 32 hex digits"),
         (["passage", "0" * 32], f"no chunk '{'0' * 32}' in"),

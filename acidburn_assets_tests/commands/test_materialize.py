@@ -316,8 +316,9 @@ def test_a_killed_run_loses_only_the_shard_in_its_hands(
     assert set(n_events.values()) == {1}
 
     uninterrupted = made_world.enter(monkeypatch).snapshot()
-    # a manifest names runs, a report holds seconds
-    timed = {"manual/manifest.json", "reference/retrieval_report.json"}
+    # a manifest and a lineage name runs, a report holds seconds
+    timed = {"manual/manifest.json", "reference/lineage.parquet", "reference/retrieval_report.json"}
+    timed |= {key for key in after.objects if key.startswith("reference/history/lineage/")}
     for key in set(after.objects) - timed:
         assert after.objects[key][0] == uninterrupted.objects[key][0], key
 

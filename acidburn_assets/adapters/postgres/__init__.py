@@ -19,8 +19,11 @@ from acidburn_assets.adapters.postgres.ledger import (
     LoadState,
     PoolFacts,
     PoolState,
+    PoolTable,
     ShardFacts,
+    ShardTable,
     count_vectors,
+    forget_load,
     keep_datasets,
     load_ledger,
     load_state,
@@ -37,6 +40,7 @@ from acidburn_assets.adapters.postgres.load import (
     replace_chunk_clusters,
     replace_chunk_embeddings,
     replace_cluster_headers,
+    replace_lineage,
 )
 from acidburn_assets.adapters.postgres.migrations import migrate
 from acidburn_assets.adapters.postgres.rows import ClusterHeader
@@ -53,12 +57,15 @@ __all__ = [
     "PassageSearch",
     "PoolFacts",
     "PoolState",
+    "PoolTable",
     "Postgres",
     "ShardFacts",
+    "ShardTable",
     "chunk_clusters_source",
     "chunk_embeddings_source",
     "conninfo_from_parts",
     "count_vectors",
+    "forget_load",
     "inspect",
     "keep_datasets",
     "load_ledger",
@@ -70,5 +77,6 @@ __all__ = [
     "replace_chunk_clusters",
     "replace_chunk_embeddings",
     "replace_cluster_headers",
+    "replace_lineage",
     "unload",
 ]

@@ -14,6 +14,7 @@ from acidburn_assets.adapters.postgres.connection import Connection, Postgres
 from acidburn_assets.core.errors import DatabaseError, ModelError
 
 ShardTable = Literal["chunk_embeddings", "chunk_clusters"]
+PoolTable = Literal["cluster_headers", "lineage"]
 
 
 class PoolFacts(NamedTuple):
@@ -91,14 +92,43 @@ def load_ledger(postgres: Postgres, table: ShardTable, dataset: str) -> dict[str
     return {shard: LoadState(*state) for shard, *state in rows}
 
 
-def pool_load_state(postgres: Postgres, pool: str) -> LoadState | None:
-    """What the ledger says of a pool's headers; None where they are not loaded.
+def forget_load(postgres: Postgres, table: str, owner: str, shard: str | None) -> None:
+    """Removes a row of the ledger, so that the slice it speaks of is loaded again; the rows stay
+    until then.
+
+    Args:
+        postgres: where.
+        table: `chunk_embeddings`, `cluster_headers` or another that is loaded.
+        owner: the dataset, or the pool of a table without shards.
+        shard: None where the table has none.
+
+    Raises:
+        DatabaseUnavailable, DatabaseError: nothing was removed.
+    """
+    with postgres.connect(purpose=f"forgetting a load of {owner!r}") as connection:
+        if shard is None:
+            connection.execute(
+                "delete from acidburn.pool_loads where table_name = %s and pool_id ="
+                " (select pool_id from acidburn.pools where name = %s)",
+                [table, owner],
+            )
+        else:
+            connection.execute(
+                "delete from acidburn.loads where table_name = %s and shard_id ="
+                " (select shard_id from acidburn.shards where dataset = %s and shard = %s)",
+                [table, owner, shard],
+            )
+
+
+def pool_load_state(postgres: Postgres, table: PoolTable, pool: str) -> LoadState | None:
+    """What the ledger says of a pool's rows in a table, and how many are there; None where they
+    are not loaded.
 
     Raises:
         DatabaseUnavailable, DatabaseError: the database cannot say.
     """
     with postgres.connect(purpose=f"reading the ledger of the pool {pool!r}") as connection:
-        return header_state(connection, pool)
+        return pool_slice_state(connection, table, pool)
 
 
 def pool_state(postgres: Postgres, pool: str) -> PoolState | None:
@@ -172,7 +202,7 @@ def unload(postgres: Postgres, pool: str) -> dict[str, int]:
             "select shard_id from acidburn.shards where pool_id = %s", [pool_id]
         ).fetchall()
         removed = _remove(connection, [shard_id for (shard_id,) in shard_ids])
-        for table in ("cluster_headers", "pool_loads", "pools"):
+        for table in ("cluster_headers", "lineage", "lineage_shards", "pool_loads", "pools"):
             removed[table] = connection.execute(
                 sql.SQL("delete from acidburn.{} where pool_id = %s").format(sql.Identifier(table)),
                 [pool_id],
@@ -326,15 +356,25 @@ def shard_state(
     return LoadState(*state)._replace(n_counted=min(counts))
 
 
-def header_state(connection: Connection, pool: str) -> LoadState | None:
+def pool_slice_state(connection: Connection, table: PoolTable, pool: str) -> LoadState | None:
     """`pool_load_state` on an open connection."""
+    count = {
+        "cluster_headers": "select count(*) from acidburn.cluster_headers where pool_id = %s",
+        # a row whose shard is not there says nothing
+        "lineage": "select count(*) from acidburn.lineage"
+        " join acidburn.lineage_shards using (pool_id, shard_no) where pool_id = %s",
+    }[table]
     row = connection.execute(
-        "select source_sha256, made_from, clustering, n_rows, run_id, loaded_at,"
-        " (select count(*) from acidburn.cluster_headers where pool_id = pool_loads.pool_id)"
-        " from acidburn.pool_loads join acidburn.pools using (pool_id) where name = %s",
-        [pool],
+        "select source_sha256, made_from, clustering, n_rows, run_id, loaded_at, pool_id"
+        " from acidburn.pool_loads join acidburn.pools using (pool_id)"
+        " where table_name = %s and name = %s",
+        [table, pool],
     ).fetchone()
-    return LoadState(*row) if row else None
+    if row is None:
+        return None
+    *state, pool_id = row
+    (n_counted,) = _one(connection, count, [pool_id])
+    return LoadState(*state)._replace(n_counted=n_counted)
 
 
 def _remove(connection: Connection, shard_ids: Sequence[int]) -> dict[str, int]:

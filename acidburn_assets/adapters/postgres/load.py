@@ -1,8 +1,8 @@
 """Replaces a slice of the corpus in one transaction.
 
-A slice is one shard in one table, or one pool's headers. Its transaction: lock, stop if the
-ledger says that the same content is there, delete, COPY BINARY, count, ledger row, commit. Readers
-see the old slice until the commit; a killed load leaves the old slice.
+A slice is one shard in one table, or one pool's headers or lineage. Its transaction: lock, stop if
+the ledger says that the same content is there, delete, COPY BINARY, count, ledger row, commit.
+Readers see the old slice until the commit; a killed load leaves the old slice.
 """
 
 import hashlib
@@ -19,9 +19,15 @@ from psycopg import sql
 
 from acidburn_assets.adapters.postgres import copy_binary, ledger, rows
 from acidburn_assets.adapters.postgres.connection import Connection, Postgres
-from acidburn_assets.adapters.postgres.ledger import PoolFacts, ShardFacts, ShardTable
+from acidburn_assets.adapters.postgres.ledger import (
+    PoolFacts,
+    PoolTable,
+    ShardFacts,
+    ShardTable,
+)
 from acidburn_assets.adapters.postgres.rows import Block, ClusterHeader, StoreText, Target
 from acidburn_assets.core.errors import DatabaseError
+from acidburn_assets.core.lineage import Sources
 
 LOAD_VERSION = 1
 """Raised when the same sources make other rows: every slice is then loaded again."""
@@ -167,33 +173,57 @@ def replace_cluster_headers(
         ModelError: the pool holds another model's vectors.
         DatabaseUnavailable, DatabaseError: the headers are as they were before.
     """
-    began = time.perf_counter()
-    purpose = f"loading the cluster headers of the pool {pool.name!r}"
-    with postgres.connect(purpose=purpose) as connection:
-        _set_limits(connection)
-        ledger.lock(connection, f"headers {pool.name}")
-        pool_id = ledger.admit(connection, pool)
-        state = ledger.header_state(connection, pool.name)
-        is_skipped = not is_forced and state is not None and state.holds(source_sha256)
-        if is_skipped:
-            connection.execute(
-                "update acidburn.pool_loads set clustering = %s, made_from = %s"
-                " where pool_id = %s and table_name = 'cluster_headers'",
-                [clustering, made_from, pool_id],
-            )
-        else:
-            block = rows.header_block(
-                headers, centroids, pool=pool.name, pool_id=pool_id, dim=pool.dim
-            )
-            connection.execute("delete from acidburn.cluster_headers where pool_id = %s", [pool_id])
-            _copy(connection, "cluster_headers", rows.HEADER_COLUMNS, iter([block]))
-            connection.execute("delete from acidburn.pool_loads where pool_id = %s", [pool_id])
-            connection.execute(
-                "insert into acidburn.pool_loads (pool_id, table_name, source_sha256, clustering,"
-                " made_from, n_rows, run_id) values (%s, 'cluster_headers', %s, %s, %s, %s, %s)",
-                [pool_id, source_sha256, clustering, made_from, len(headers), run_id],
-            )
-    return LoadResult(source_sha256, len(headers), is_skipped, time.perf_counter() - began)
+
+    def fill(connection: Connection, pool_id: int) -> int:
+        block = rows.header_block(headers, centroids, pool=pool.name, pool_id=pool_id, dim=pool.dim)
+        _delete_of_pool(connection, "cluster_headers", pool_id)
+        return _copy(connection, "cluster_headers", rows.HEADER_COLUMNS, iter([block]))
+
+    load = _PoolLoad(source_sha256, clustering, made_from, run_id)
+    return _replace_of_pool(postgres, "cluster_headers", pool, load, fill, is_forced=is_forced)
+
+
+def replace_lineage(
+    postgres: Postgres,
+    pool: PoolFacts,
+    *,
+    lineage: Iterable[pa.RecordBatch],
+    sources: Sources,
+    source_sha256: str,
+    run_id: str,
+    made_from: str = "",
+    is_forced: bool = False,
+) -> LoadResult:
+    """Replaces all rows of a pool in `lineage` and `lineage_shards`.
+
+    Args:
+        postgres: where, migrated.
+        pool: which.
+        lineage: batches of `schemas.LINEAGE`; not read when they are loaded already.
+        sources: what they were counted from.
+        source_sha256: of the lineage object.
+        run_id: of the run that loads.
+        made_from: fingerprint of code and inputs, where the caller has one.
+        is_forced: load even what is there already.
+
+    Raises:
+        SchemaError: the table is not a lineage of these sources.
+        ModelError: the pool holds another model's vectors.
+        DatabaseUnavailable, DatabaseError: the rows are as they were before.
+    """
+
+    def fill(connection: Connection, pool_id: int) -> int:
+        shards = rows.source_block(sources.shards, pool_id=pool_id)
+        blocks = rows.lineage_blocks(lineage, sources.shards, pool=pool.name, pool_id=pool_id)
+        _delete_of_pool(connection, "lineage", pool_id)
+        _delete_of_pool(connection, "lineage_shards", pool_id)
+        _copy(connection, "lineage_shards", rows.SOURCE_COLUMNS, iter([shards]))
+        with _ahead(blocks) as ready:
+            return _copy(connection, "lineage", rows.LINEAGE_COLUMNS, ready)
+
+    clustering = " ".join(sorted(sources.cluster_models))
+    load = _PoolLoad(source_sha256, clustering, made_from, run_id)
+    return _replace_of_pool(postgres, "lineage", pool, load, fill, is_forced=is_forced)
 
 
 def chunk_embeddings_source(pool: PoolFacts, load: Load, *, store_text: StoreText) -> str:
@@ -257,6 +287,57 @@ def _replace(
     return LoadResult(source_sha256, n_rows, is_skipped, time.perf_counter() - began)
 
 
+class _PoolLoad(NamedTuple):
+    """Where a slice of a pool comes from."""
+
+    source_sha256: str
+    clustering: str
+    made_from: str
+    run_id: str
+
+
+def _replace_of_pool(
+    postgres: Postgres,
+    table: PoolTable,
+    pool: PoolFacts,
+    load: _PoolLoad,
+    fill: Callable[[Connection, int], int],
+    *,
+    is_forced: bool,
+) -> LoadResult:
+    """The transaction of every slice of a pool; `fill` deletes, copies and returns the rows."""
+    began = time.perf_counter()
+    purpose = f"loading the pool {pool.name!r} into {table}"
+    with postgres.connect(purpose=purpose) as connection:
+        _set_limits(connection)
+        ledger.lock(connection, f"{table} {pool.name}")
+        pool_id = ledger.admit(connection, pool)
+        state = ledger.pool_slice_state(connection, table, pool.name)
+        is_skipped = not is_forced and state is not None and state.holds(load.source_sha256)
+        if state is not None and is_skipped:
+            n_rows = state.n_rows
+            connection.execute(
+                "update acidburn.pool_loads set clustering = %s, made_from = %s"
+                " where pool_id = %s and table_name = %s",
+                [load.clustering, load.made_from, pool_id, table],
+            )
+        else:
+            n_rows = fill(connection, pool_id)
+            connection.execute(
+                "delete from acidburn.pool_loads where pool_id = %s and table_name = %s",
+                [pool_id, table],
+            )
+            connection.execute(
+                "insert into acidburn.pool_loads (pool_id, table_name, source_sha256, clustering,"
+                " made_from, n_rows, run_id) values (%s, %s, %s, %s, %s, %s, %s)",
+                [
+                    *(pool_id, table, load.source_sha256, load.clustering),
+                    *(load.made_from, n_rows, load.run_id),
+                ],
+            )
+    return LoadResult(load.source_sha256, n_rows, is_skipped, time.perf_counter() - began)
+
+
 def _set_limits(connection: Connection) -> None:
     connection.execute(
         "select set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),"
@@ -270,6 +351,13 @@ def _delete(connection: Connection, table: str, target: Target) -> None:
     connection.execute(
         sql.SQL("delete from acidburn.{} where shard_id = %s").format(sql.Identifier(table)),
         [target.shard_id],
+    )
+
+
+def _delete_of_pool(connection: Connection, table: str, pool_id: int) -> None:
+    connection.execute(
+        sql.SQL("delete from acidburn.{} where pool_id = %s").format(sql.Identifier(table)),
+        [pool_id],
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from acidburn_assets.adapters.postgres import copy_binary
 from acidburn_assets.core import schemas
 from acidburn_assets.core.errors import SchemaError
+from acidburn_assets.core.lineage import Source
 
 StoreText = Literal["postgres", "bucket"]
 
@@ -28,6 +29,8 @@ HEADER_COLUMNS = (
     *("pool_id", "cluster_id", "parent", "title", "summary", "keywords", "n_chunks", "n_noise"),
     *("radius", "centroid", "medoid_ids", "label_source"),
 )
+LINEAGE_COLUMNS = ("pool_id", "cluster_id", "shard_no", "n_chunks", "n_noise")
+SOURCE_COLUMNS = ("pool_id", "shard_no", *Source.model_fields)
 
 _BLOCK_BYTES = 4 * 2**20
 
@@ -237,6 +240,55 @@ def header_block(
         ]
     )
     return Block(len(headers), content)
+
+
+def lineage_blocks(
+    lineage: Iterable[pa.RecordBatch], sources: Sequence[Source], *, pool: str, pool_id: int
+) -> Iterator[Block]:
+    """Rows of `lineage` in the table's order.
+
+    Args:
+        lineage: batches of `schemas.LINEAGE`.
+        sources: of its shards, in the order of their numbers.
+        pool: its name, for messages.
+        pool_id: as the rows name it.
+
+    Raises:
+        SchemaError: it is not a lineage table, or a shard of it has no source.
+    """
+    key = f"lineage of {pool}"
+    names = pa.array([f"{source.dataset}/{source.shard}" for source in sources], pa.string())
+    for batch in lineage:
+        schemas.check(batch, schemas.LINEAGE, key=key)
+        shards = pc.binary_join_element_wise(batch["dataset"], batch["shard"], "/")
+        numbers = pc.index_in(shards, names)
+        if numbers.null_count:
+            unknown = shards.filter(pc.is_null(numbers))[0].as_py()
+            raise SchemaError(f"{key!r} counts {unknown!r}, of which it does not say the source")
+        content = copy_binary.encode_rows(
+            [
+                np.full(len(batch), pool_id, np.int16),
+                batch["cluster_id"].to_numpy(),
+                numbers.to_numpy(),
+                # a shard has far fewer chunks than 2**31
+                batch["n_chunks"].to_numpy().astype(np.int32),
+                batch["n_noise"].to_numpy().astype(np.int32),
+            ]
+        )
+        yield Block(len(batch), content)
+
+
+def source_block(sources: Sequence[Source], *, pool_id: int) -> Block:
+    """All rows of a pool in `lineage_shards`, numbered in their order."""
+    fields: list[copy_binary.Field] = [
+        np.full(len(sources), pool_id, np.int16),
+        np.arange(len(sources), dtype=np.int32),
+    ]
+    for name, field in Source.model_fields.items():
+        values = [getattr(source, name) for source in sources]
+        is_number = field.annotation is int
+        fields.append(np.array(values, np.int64) if is_number else pa.array(values, pa.string()))
+    return Block(len(sources), copy_binary.encode_rows(fields))
 
 
 def _as_halves(vectors: np.ndarray, *, first_row: int, key: str) -> np.ndarray:
