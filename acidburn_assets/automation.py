@@ -23,7 +23,7 @@ from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from dagster_shared.record import copy
 
 from acidburn_assets.core.datasets import Automation
-from acidburn_assets.core.errors import AcidburnError
+from acidburn_assets.core.errors import AcidburnError, TransientError
 from acidburn_assets.core.failures import Budget, Failures
 from acidburn_assets.io_managers import endings, versions
 from acidburn_assets.io_managers.base import AssetIOManager, Managers
@@ -42,8 +42,9 @@ ORIGIN_TAG = "acidburn/origin"
 _WAITS_WHEN_NEW = ("chunks", "embeddings")
 """Reads a whole dataset, or spends the money: begun by a person unless the policy is `all`."""
 
-_WAITS_WHEN_STALE = ("plan", "chunks", "embeddings")
-"""Another revision, chunker or model means that everything is paid for again."""
+_WAITS_WHEN_OUTDATED = ("plan", "chunks", "embeddings")
+"""Another revision, chunker or model means that everything is paid for again; what is lost is made
+again unasked only if it would be the same."""
 
 
 _RETRY_BEGINS_SECONDS = 60
@@ -71,10 +72,12 @@ class Policy:
         if policy != "approve":
             return policy == "manual"
         if asset == "cluster_map" and self.is_labelling_paid:
-            return finding.reason in ("missing", "stale") and not was_asked_for
-        if finding.reason == "stale":
-            return asset in _WAITS_WHEN_STALE and not was_asked_for
-        return finding.reason == "missing" and asset in _WAITS_WHEN_NEW and not was_asked_for
+            waits = finding.reason == "missing" or finding.is_outdated
+        elif finding.is_outdated:
+            waits = asset in _WAITS_WHEN_OUTDATED
+        else:
+            waits = finding.reason == "missing" and asset in _WAITS_WHEN_NEW
+        return waits and not was_asked_for
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Tick:
     """Runs whose end is accounted for, handed on from tick to tick."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _examined: dict[dg.AssetKey, Examined | None] = field(default_factory=dict)
+    _away: set[str] = field(default_factory=set)  # I/O managers whose back end does not answer
     _attempts: dict[dg.AssetKey, dict[str | None, str]] = field(default_factory=dict)
     _failures: dict[dg.AssetKey, dict[str | None, Failures]] = field(default_factory=dict)
     _pending: dict[dg.AssetKey, set[str | None]] = field(default_factory=dict)
@@ -100,14 +104,19 @@ class Tick:
         """The asset's state; None where it cannot be told now: its back end is away."""
         if key not in self._examined:
             self._examined[key] = None
+            back_end = self.managers.name_of(self.graph, key)
+            if back_end in self._away:
+                return None
             try:
-                manager = self._manager(key)
+                manager = self.managers.of(self.graph, key)
                 self._examined[key] = self.examiner.examine(self.instance, self.graph, key, manager)
                 self._account(key, manager)
             except AcidburnError as error:
                 # one back end that is away must not stop the healing of what does not need it
                 self.log.warning(f"{key.to_user_string()} waits: {error}")
                 self._examined[key] = None
+                if isinstance(error, TransientError):
+                    self._away.add(back_end)  # waiting for it again with each asset takes minutes
         return self._examined[key]
 
     def is_unsound(self, key: dg.AssetKey, partition: str | None) -> bool:
@@ -121,7 +130,7 @@ class Tick:
         return (
             examined is not None
             and partition in examined.findings
-            and not self._is_held(key, partition, examined.findings[partition])
+            and not self._is_held(key, partition, examined)
         )
 
     def is_upstream_sound(self, key: dg.AssetKey, partition: str | None) -> bool:
@@ -178,10 +187,16 @@ class Tick:
         if finding is None:
             return False
         # one that is stale and waits for a person is still what its children were made from
-        return finding.reason != "stale" or not self._is_held(parent, partition, finding)
+        return finding.reason != "stale" or not self._is_held(parent, partition, examined)
 
-    def _is_held(self, key: dg.AssetKey, partition: str | None, finding: Finding) -> bool:
-        return self.policy.holds(key, finding, was_asked_for=partition in self._attempts[key])
+    def _is_held(self, key: dg.AssetKey, partition: str | None, examined: Examined) -> bool:
+        finding = examined.findings[partition]
+        was_asked_for = partition in self._attempts[key]
+        if finding.reason == "missing" and examined.change:
+            # begun with another model: the rest would be of two
+            finding = finding._replace(detail=examined.change)
+            was_asked_for = False
+        return self.policy.holds(key, finding, was_asked_for=was_asked_for)
 
     def _is_quarantined(self, key: dg.AssetKey, partition: str | None, failures: Failures) -> bool:
         return failures.is_quarantined(self.budget, self._made_from(key, partition))
@@ -191,9 +206,6 @@ class Tick:
         if examined is None or partition not in examined.versions:
             return ""
         return examined.versions[partition].fingerprint()
-
-    def _manager(self, key: dg.AssetKey) -> AssetIOManager:
-        return self.managers.of(self.graph, key)
 
     def _account(self, key: dg.AssetKey, manager: AssetIOManager) -> None:
         """Learns of runs that ended without making what they were to make, also of those that

@@ -369,9 +369,13 @@ class Managers:
         self._resources = resources
         self._opened: dict[str, AssetIOManager] = {}
 
+    def name_of(self, graph: versions.AssetGraph, key: dg.AssetKey) -> str:
+        """Of the manager of an asset."""
+        return str(graph.get(key).assets_def.get_io_manager_key_for_asset_key(key))
+
     def of(self, graph: versions.AssetGraph, key: dg.AssetKey) -> AssetIOManager:
         """The manager of an asset."""
-        name = graph.get(key).assets_def.get_io_manager_key_for_asset_key(key)
+        name = self.name_of(graph, key)
         if name not in self._opened:
             context = dg.build_init_resource_context()
             self._opened[name] = self._resources[name].create_io_manager(context)

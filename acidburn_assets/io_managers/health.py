@@ -22,7 +22,12 @@ class Finding(NamedTuple):
     """What is wrong with one partition."""
 
     reason: Reason
-    detail: str = ""  # of a stale one: what changed
+    detail: str = ""  # of an outdated one: what changed
+
+    @property
+    def is_outdated(self) -> bool:
+        """What was made of it, lost or not, is of other code or inputs than those of now."""
+        return bool(self.detail)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
@@ -33,6 +38,7 @@ class Examined(NamedTuple):
 
     findings: Mapping[str | None, Finding]  # partitions that are sound have none
     versions: Mapping[str | None, versions.Versions]  # what every partition would be made from
+    change: str  # why some are outdated; "" where none is
 
 
 class _Reported(NamedTuple):
@@ -72,7 +78,8 @@ class Examiner:
             finding = _judge(reported.get(partition), listed.get(partition), now)
             if finding is not None:
                 found[partition] = finding
-        return Examined(found, current)
+        changes = (finding.detail for finding in found.values() if finding.is_outdated)
+        return Examined(found, current, next(changes, ""))
 
     def _read(
         self,
@@ -105,9 +112,9 @@ def _judge(
 ) -> Finding | None:
     if reported is None:
         return Finding("missing")
+    detail = ", ".join(f"{name} changed" for name in current.changed_since(reported.tags))
     if listed_etag is None:
-        return Finding("gone")
+        return Finding("gone", detail)
     if listed_etag != reported.etag:
-        return Finding("changed")
-    changes = current.changed_since(reported.tags)
-    return Finding("stale", ", ".join(f"{name} changed" for name in changes)) if changes else None
+        return Finding("changed", detail)
+    return Finding("stale", detail) if detail else None
