@@ -210,14 +210,14 @@ class Tick:
     def _account(self, key: dg.AssetKey, manager: AssetIOManager) -> None:
         """Learns of runs that ended without making what they were to make, also of those that
         could not say why: their process was killed, or the bucket was away."""
+        self._attempts[key], self._failures[key], self._pending[key] = {}, {}, set()
+        examined = self._examined[key]
+        if examined is None or not examined.findings:
+            return  # where nothing is wrong, nobody is to blame
         attempts = versions.unfinished_attempts(
             self.instance, key, is_partitioned=self.graph.get(key).is_partitioned
         )
         self._attempts[key] = attempts
-        self._pending[key] = set()
-        examined = self._examined[key]
-        if examined is None:
-            return
         known = dict(manager.failures.all_of(key))
         for partition in set(known) & set(examined.versions) - set(examined.findings):
             manager.failures.clear(key, partition)  # it is sound all the same
@@ -250,6 +250,7 @@ class Tick:
                 )
                 is_news = is_news or known[partition].is_quarantined(self.budget)
             self.settled.add((key, run.run_id))
+            self.examiner.forget_listings()
         self._failures[key] = known
         if is_news and self.graph.get(key).is_partitioned:
             self.instance.report_runless_asset_event(quarantine_check(key, known.values()))
@@ -319,6 +320,7 @@ class Healer:
         policy: what may be made unasked.
         budget: how often, and how far apart, a failure is tried again.
         interval_seconds: between two ticks.
+        listing_seconds: how long a listing of the bucket is kept, see `Examiner`.
     """
 
     def __init__(
@@ -328,12 +330,14 @@ class Healer:
         *,
         budget: Budget,
         interval_seconds: int,
+        listing_seconds: float,
     ) -> None:
         self._open_managers = open_managers
         self._managers: Managers | None = None
         self._policy = policy
         self._budget = budget
         self._interval_seconds = interval_seconds
+        self._listing_seconds = listing_seconds
         self._examiners: dict[str, Examiner] = {}  # by Dagster home
         self._settled: set[tuple[dg.AssetKey, str]] = set()
         self._tick: tuple[AssetGraphView, Tick] | None = None
@@ -343,12 +347,14 @@ class Healer:
         if self._tick is None or self._tick[0] is not view:
             if self._managers is None:
                 self._managers = self._open_managers()
-            examiner = self._examiners.setdefault(view.instance.root_directory, Examiner())
+            home = view.instance.root_directory
+            if home not in self._examiners:
+                self._examiners[home] = Examiner(listing_seconds=self._listing_seconds)
             made = Tick(
                 view.instance,
                 view.asset_graph,
                 self._managers,
-                examiner,
+                self._examiners[home],
                 self._policy,
                 self._budget,
                 dg.get_dagster_logger("healing"),

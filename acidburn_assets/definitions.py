@@ -100,6 +100,7 @@ def build_defs(
         ),
         budget=Budget(wait_seconds=configured.acidburn_retry_seconds),
         interval_seconds=configured.acidburn_healing_seconds,
+        listing_seconds=configured.acidburn_listing_seconds,
     )
     healed = [_heal(one, healer) for one in assets]
     resources = {**build_resources(configured), **(overrides or {})}

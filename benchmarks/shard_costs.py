@@ -2,25 +2,26 @@
 
 An asset in the place of the embeddings, with their inputs, their encoding and the instance's
 thousands of other shards, hands over vectors that are made already; a bare write puts the same
-batches into the same kind of store. Each is done for a few shards in turn, round by round.
+batches into the same kind of store. Each is done for a few shards in turn, round by round. Writes
+differ from one another by more than what is added to them, so that is what a run takes besides its
+writes; the difference to the bare ones stands beside it.
 """
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from acidburn_assets.adapters.object_store import ObjectStore, open_store, write_parquet
+from acidburn_assets.adapters.object_store import ObjectInfo, ObjectStore, open_store, write_parquet
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core import schemas
 from acidburn_assets.io_managers.base import FORCE_TAG, Made, Work, work
-from acidburn_assets.io_managers.objects import Batches, ParquetIOManagerFactory
+from acidburn_assets.io_managers.objects import Batches, Metadata, ParquetIOManager
 from acidburn_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, shard_partitions
-from acidburn_assets.resources import StoreResource
 from benchmarks import timing
 from benchmarks.corpora import DATASET
 from benchmarks.timing import Spread
@@ -39,7 +40,8 @@ class Costs(NamedTuple):
     """Seconds, over the rounds."""
 
     bare_seconds: Spread  # of a shard
-    overhead_seconds: Spread  # of a shard, the start of its run left out
+    overhead_seconds: Spread  # of a shard: its run without its start and its writes
+    difference_seconds: Spread  # of a shard: its run without its start, less the bare write
     start_seconds: Spread  # of a run, until its first shard is asked for
 
 
@@ -53,24 +55,43 @@ def measure(instance: dg.DagsterInstance, folder: Path, *, n_rows: int, n_rounds
         n_rounds: 1 or more; a first one goes uncounted.
     """
     batches = list(make_batches(n_rows))
-    asked_at: list[float] = []
     bare = open_store((folder / "bare").as_uri())
-    job = _job(batches, (folder / "managed").as_uri(), asked_at)
-    starts: list[float] = []
+    manager = _TimedManager(open_store((folder / "managed").as_uri()))
+    asked_at: list[float] = []
+    job = _job(batches, manager, asked_at)
+    parts: list[tuple[float, float]] = []
 
     def through_dagster() -> None:
-        starts.append(_run(job, instance, asked_at))
+        parts.append((_run(job, instance, asked_at), manager.take_seconds()))
 
     laps = timing.time_rounds(
         {"bare": lambda: _write_bare(bare, batches), "dagster": through_dagster},
         n_rounds=n_rounds,
     )
-    rounds = list(zip(laps["bare"], laps["dagster"], starts[1:], strict=True))
+    rounds = list(zip(laps["bare"], laps["dagster"], parts[1:], strict=True))
     return Costs(
         timing.spread([lap.wall / N_SHARDS for lap in laps["bare"]]),
-        timing.spread([(made.wall - start - lap.wall) / N_SHARDS for lap, made, start in rounds]),
-        timing.spread(starts[1:]),
+        timing.spread([(of.wall - start - writes) / N_SHARDS for _, of, (start, writes) in rounds]),
+        timing.spread([(of.wall - start - lap.wall) / N_SHARDS for lap, of, (start, _) in rounds]),
+        timing.spread([start for start, _ in parts[1:]]),
     )
+
+
+class _TimedManager(ParquetIOManager):
+    """The I/O manager, which knows how long its writes took."""
+
+    _seconds = 0.0
+
+    def write(self, object_key: str, value: Any, metadata: Metadata) -> ObjectInfo:
+        began = time.perf_counter()
+        info = super().write(object_key, value, metadata)
+        self._seconds += time.perf_counter() - began
+        return info
+
+    def take_seconds(self) -> float:
+        """Of all writes since it was asked last."""
+        taken, self._seconds = self._seconds, 0.0
+        return taken
 
 
 def make_batches(n_rows: int) -> Iterator[pa.RecordBatch]:
@@ -108,7 +129,9 @@ def _write_bare(store: ObjectStore, batches: list[pa.RecordBatch]) -> None:
         )
 
 
-def _job(batches: list[pa.RecordBatch], url: str, asked_at: list[float]) -> dg.JobDefinition:
+def _job(
+    batches: list[pa.RecordBatch], manager: ParquetIOManager, asked_at: list[float]
+) -> dg.JobDefinition:
     shards = shard_partitions(DATASET)
 
     @dg.asset(
@@ -132,7 +155,7 @@ def _job(batches: list[pa.RecordBatch], url: str, asked_at: list[float]) -> dg.J
             dg.AssetSpec(dg.AssetKey([DATASET, "chunks"]), partitions_def=shards),
             dg.AssetSpec(dg.AssetKey(["encoder", "model"])),
         ],
-        resources={"tables": ParquetIOManagerFactory(objects=StoreResource(url=url))},
+        resources={"tables": manager},
         executor=dg.in_process_executor,
     ).resolve_implicit_global_asset_job_def()
 

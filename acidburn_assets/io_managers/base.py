@@ -117,6 +117,9 @@ class AssetIOManager(dg.IOManager):
         objects: the bucket, where failures are kept whatever the subclass stores.
     """
 
+    is_listing_billed = False
+    """Whether `listed` costs money: it is then not asked for at every look."""
+
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
         self.failures = FailureLog(objects)

@@ -5,6 +5,7 @@ listing shows of it is what was reported, and when it was made from the code and
 Nothing is read or loaded to find out; a damage that a listing cannot show is a scrub's to find.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -48,11 +49,26 @@ class _Reported(NamedTuple):
     tags: Mapping[str, str]
 
 
-class Examiner:
-    """Examines assets; what it read of an event it keeps, because events never change."""
+class _Listing(NamedTuple):
+    """What was stored at one moment."""
 
-    def __init__(self) -> None:
+    at: float  # of the monotonic clock, seconds
+    newest_event: int  # that was known then
+    etags: Mapping[str | None, str]
+
+
+class Examiner:
+    """Examines assets; what it read of an event it keeps, because events never change.
+
+    Args:
+        listing_seconds: how long a listing that costs money is kept. What was reported since then
+            was stored and verified since; what was lost since is found with the next.
+    """
+
+    def __init__(self, *, listing_seconds: float = 0) -> None:
+        self._listing_seconds = listing_seconds
         self._reported: dict[int, _Reported] = {}  # by storage id of the event
+        self._listings: dict[dg.AssetKey, _Listing] = {}
 
     def examine(
         self,
@@ -72,7 +88,7 @@ class Examiner:
         current = versions.all_versions(instance, graph, key)
         events = versions.latest_events(instance, key, graph.get(key).is_partitioned)
         reported = self._read(instance, key, events, current)
-        listed = manager.listed(key)
+        listed = self._list(key, manager, events, reported)
         found: dict[str | None, Finding] = {}
         for partition, now in current.items():
             finding = _judge(reported.get(partition), listed.get(partition), now)
@@ -80,6 +96,31 @@ class Examiner:
                 found[partition] = finding
         changes = (finding.detail for finding in found.values() if finding.is_outdated)
         return Examined(found, current, next(changes, ""))
+
+    def forget_listings(self) -> None:
+        """Lists everything anew: a run failed, perhaps because something is not where it was."""
+        self._listings.clear()
+
+    def _list(
+        self,
+        key: dg.AssetKey,
+        manager: AssetIOManager,
+        events: Mapping[str | None, int],
+        reported: Mapping[str | None, "_Reported"],
+    ) -> Mapping[str | None, str]:
+        known = self._listings.get(key)
+        now = time.monotonic()
+        if known is None or now - known.at >= self._listing_seconds:
+            newest = max(events.values(), default=0)
+            known = _Listing(now, newest, dict(manager.listed(key)))
+            if manager.is_listing_billed:
+                self._listings[key] = known
+        since = {
+            partition: one.etag
+            for partition, one in reported.items()
+            if events[partition] > known.newest_event
+        }
+        return {**known.etags, **since}
 
     def _read(
         self,

@@ -104,6 +104,10 @@ class Tables:
 class ObjectIOManager(AssetIOManager):
     """What Parquet and records share: keys, fingerprints and figures of an object."""
 
+    def __init__(self, objects: ObjectStore) -> None:
+        super().__init__(objects)
+        self.is_listing_billed = not objects.url.startswith("file:")
+
     def object_key(self, key: dg.AssetKey, partition: str | None) -> str:
         """Where this asset is stored."""
         raise NotImplementedError

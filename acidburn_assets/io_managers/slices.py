@@ -17,6 +17,7 @@ from acidburn_assets.adapters.postgres import (
     forget_load,
     load_ledger,
     load_state,
+    pool_ledger,
     pool_load_state,
 )
 from acidburn_assets.io_managers.base import AssetIOManager, Made, Stored
@@ -85,8 +86,8 @@ class SliceIOManager(AssetIOManager):
         if asset in SHARD_TABLES:
             ledger = load_ledger(self.postgres, SHARD_TABLES[asset], owner)
             return {shard: state.source_sha256 for shard, state in ledger.items()}
-        state = pool_load_state(self.postgres, POOL_TABLES[asset], owner)
-        return {} if state is None else {None: state.source_sha256}
+        content = pool_ledger(self.postgres, owner).get(POOL_TABLES[asset])
+        return {} if content is None else {None: content}
 
     def sizes(self, key: dg.AssetKey) -> Mapping[str | None, int]:
         return dict.fromkeys(self.listed(key), 0)

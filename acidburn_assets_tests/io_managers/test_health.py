@@ -11,7 +11,7 @@ from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import Managers
 from acidburn_assets.io_managers.health import Examiner, Finding
 from acidburn_assets_tests import samples
-from acidburn_assets_tests.worlds import World
+from acidburn_assets_tests.worlds import World, acidburn
 
 
 class Clinic:
@@ -57,13 +57,18 @@ def test_each_kind_of_trouble_is_named(copied_world: World, monkeypatch: Any) ->
     copied_world.object_path("notes/chunks/000000.parquet").unlink()
     cut = copied_world.object_path("notes/chunks/000001.parquet")
     cut.write_bytes(cut.read_bytes()[:-1])
-    monkeypatch.setenv("ACIDBURN_MODEL_REVISION", "another")
     with copied_world.instance() as instance:
         instance.add_dynamic_partitions("notes_shards", ["000002"])
-        clinic = Clinic(instance)
-        assert clinic.findings("notes", "chunks") == {
+        assert Clinic(instance).findings("notes", "chunks") == {
             "000000": Finding("gone"),
             "000001": Finding("changed"),
+            "000002": Finding("missing"),
+        }
+        monkeypatch.setenv("ACIDBURN_MODEL_REVISION", "another")
+        clinic = Clinic(instance)
+        assert clinic.findings("notes", "chunks") == {
+            "000000": Finding("gone", "code changed"),
+            "000001": Finding("changed", "code changed"),
             "000002": Finding("missing"),
         }
         stale = clinic.findings("articles", "embeddings")
@@ -106,4 +111,23 @@ def test_what_was_read_of_an_event_is_not_read_again(
             raise AssertionError("events were read again")
 
         monkeypatch.setattr(Examiner, "_fetch", refuse)
+        assert clinic.findings("manual", "chunks") == {}
+
+
+def test_a_billed_listing_is_kept_and_what_was_reported_since_is_believed(
+    copied_world: World,
+) -> None:
+    key = dg.AssetKey(["manual", "chunks"])
+    with copied_world.instance() as instance:
+        clinic = Clinic(instance)
+        clinic.examiner = Examiner(listing_seconds=1_000)
+        manager = clinic.managers.of(clinic.graph, key)
+        manager.is_listing_billed = True
+        assert clinic.findings("manual", "chunks") == {}
+        copied_world.object_path("manual/chunks/000001.parquet").unlink()
+        assert clinic.findings("manual", "chunks") == {}  # not looked for yet
+        clinic.examiner.forget_listings()
+        assert clinic.findings("manual", "chunks") == {"000001": Finding("gone")}
+        assert acidburn("materialize", "manual/chunks").code == 0
+        # the listing is from before it was made again; its event is not
         assert clinic.findings("manual", "chunks") == {}

@@ -131,6 +131,21 @@ def pool_load_state(postgres: Postgres, table: PoolTable, pool: str) -> LoadStat
         return pool_slice_state(connection, table, pool)
 
 
+def pool_ledger(postgres: Postgres, pool: str) -> dict[str, str]:
+    """The ledger of a pool's own tables: table to the hash of its content; rows are not counted.
+
+    Raises:
+        DatabaseUnavailable, DatabaseError: the database cannot say.
+    """
+    with postgres.connect(purpose=f"reading the ledger of the pool {pool!r}") as connection:
+        rows = connection.execute(
+            "select table_name, source_sha256 from acidburn.pool_loads"
+            " join acidburn.pools using (pool_id) where name = %s",
+            [pool],
+        ).fetchall()
+    return dict(rows)
+
+
 def pool_state(postgres: Postgres, pool: str) -> PoolState | None:
     """What of a pool is loaded; None where nothing is.
 
