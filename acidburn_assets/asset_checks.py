@@ -74,17 +74,17 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
 
 
 def build_quarantine(key: dg.AssetKey) -> dg.AssetChecksDefinition:
-    """Shows the shards of an asset that are left to a person, each with its reason.
+    """Shows what of an asset is left to a person, each shard with its reason.
 
     Args:
-        key: of a partitioned asset.
+        key: of the asset.
     """
 
     @dg.asset_check(
         asset=key,
         name=QUARANTINE_CHECK,
         description=(
-            "No shard was refused so often that it is left alone. Release one with the job "
+            "Nothing was refused so often that it is left alone. Release it with the job "
             "`release` or with `acidburn release`."
         ),
     )

@@ -25,7 +25,7 @@ from dagster_shared.record import copy
 from acidburn_assets.core.datasets import Automation
 from acidburn_assets.core.errors import AcidburnError, TransientError
 from acidburn_assets.core.failures import Budget, Failures
-from acidburn_assets.io_managers import endings, versions
+from acidburn_assets.io_managers import endings, identity, versions
 from acidburn_assets.io_managers.base import AssetIOManager, Managers
 from acidburn_assets.io_managers.failures import quarantine_check
 from acidburn_assets.io_managers.health import Examined, Examiner, Finding
@@ -71,13 +71,13 @@ class Policy:
         policy = self.automation[owner]
         if policy != "approve":
             return policy == "manual"
-        if asset == "cluster_map" and self.is_labelling_paid:
-            waits = finding.reason == "missing" or finding.is_outdated
-        elif finding.is_outdated:
-            waits = asset in _WAITS_WHEN_OUTDATED
-        else:
-            waits = finding.reason == "missing" and asset in _WAITS_WHEN_NEW
-        return waits and not was_asked_for
+        if finding.is_outdated:
+            # also when a person began it: perhaps with another model than that of now
+            is_paid = asset == "cluster_map" and self.is_labelling_paid
+            return is_paid or asset in _WAITS_WHEN_OUTDATED
+        if finding.reason != "missing" or was_asked_for:
+            return False
+        return asset in _WAITS_WHEN_NEW or (asset == "cluster_map" and self.is_labelling_paid)
 
 
 @dataclass
@@ -99,6 +99,8 @@ class Tick:
     _attempts: dict[dg.AssetKey, dict[str | None, str]] = field(default_factory=dict)
     _failures: dict[dg.AssetKey, dict[str | None, Failures]] = field(default_factory=dict)
     _pending: dict[dg.AssetKey, set[str | None]] = field(default_factory=dict)
+    _log: Mapping[dg.AssetKey, Mapping[str | None, Failures]] | None = None
+    _is_store_checked: bool = False
 
     def examined(self, key: dg.AssetKey) -> Examined | None:
         """The asset's state; None where it cannot be told now: its back end is away."""
@@ -109,7 +111,10 @@ class Tick:
                 return None
             try:
                 manager = self.managers.of(self.graph, key)
-                self._examined[key] = self.examiner.examine(self.instance, self.graph, key, manager)
+                self._check_store(manager)
+                self._examined[key] = self.examiner.examine(
+                    self.instance, self.graph, key, manager, left_out=self.left_out
+                )
                 self._account(key, manager)
             except AcidburnError as error:
                 # one back end that is away must not stop the healing of what does not need it
@@ -148,25 +153,25 @@ class Tick:
         failures = self._failures[key].get(partition)
         if failures is None:
             return True
-        following = failures.next_attempt_at(self.budget, self._made_from(key, partition))
-        return not self._is_quarantined(key, partition, failures) and (
+        made_from = self._made_from(key, partition)
+        following = failures.next_attempt_at(self.budget, made_from)
+        return not failures.is_quarantined(self.budget, made_from) and (
             following is None or following <= self.now
         )
 
-    def excused(self, key: dg.AssetKey) -> set[str | None]:
-        """Shards that others go on without: quarantined here, or in what they are made from."""
-        if self.examined(key) is None:
-            return set()
-        found = {
+    def left_out(self, dataset: str) -> set[str]:
+        """Shards that others go on without: refused too often where they are chunked or embedded.
+        One that fails further down holds up what is made from it, and can be seen."""
+        return {
             partition
+            for asset in ("chunks", "embeddings")
+            for key in [dg.AssetKey([dataset, asset])]
+            if self.examined(key) is not None
             for partition, failures in self._failures[key].items()
-            if self._is_quarantined(key, partition, failures)
+            if partition is not None
+            and not failures.is_stopped()
+            and failures.is_spent(self.budget)
         }
-        node = self.graph.get(key)
-        for parent in node.parent_keys if node.is_partitioned else ():
-            if self.graph.get(parent).is_partitioned:
-                found |= self.excused(parent)
-        return found
 
     def _is_parent_sound(self, parent: dg.AssetKey, partition: str | None) -> bool:
         examined = self.examined(parent)
@@ -176,8 +181,8 @@ class Tick:
             return not self._blocks(parent, None, examined)
         if partition is not None:
             return not self._blocks(parent, partition, examined)
-        excused = self.excused(parent)
-        needed = [shard for shard in examined.versions if shard not in excused]
+        left_out = self.left_out(parent.path[0])
+        needed = [shard for shard in examined.versions if shard not in left_out]
         return bool(needed) and not any(self._blocks(parent, shard, examined) for shard in needed)
 
     def _blocks(self, parent: dg.AssetKey, partition: str | None, examined: Examined) -> bool:
@@ -191,15 +196,16 @@ class Tick:
 
     def _is_held(self, key: dg.AssetKey, partition: str | None, examined: Examined) -> bool:
         finding = examined.findings[partition]
-        was_asked_for = partition in self._attempts[key]
         if finding.reason == "missing" and examined.change:
             # begun with another model: the rest would be of two
             finding = finding._replace(detail=examined.change)
-            was_asked_for = False
-        return self.policy.holds(key, finding, was_asked_for=was_asked_for)
+        return self.policy.holds(key, finding, was_asked_for=partition in self._attempts[key])
 
-    def _is_quarantined(self, key: dg.AssetKey, partition: str | None, failures: Failures) -> bool:
-        return failures.is_quarantined(self.budget, self._made_from(key, partition))
+    def _check_store(self, manager: AssetIOManager) -> None:
+        """Raises StoreError where the store is another than the one worked in so far."""
+        if not self._is_store_checked:
+            identity.check(self.instance, manager.objects)
+            self._is_store_checked = True
 
     def _made_from(self, key: dg.AssetKey, partition: str | None) -> str:
         examined = self.examined(key)
@@ -212,22 +218,28 @@ class Tick:
         could not say why: their process was killed, or the bucket was away."""
         self._attempts[key], self._failures[key], self._pending[key] = {}, {}, set()
         examined = self._examined[key]
-        if examined is None or not examined.findings:
+        if self._log is None:
+            self._log = manager.failures.everything()
+        known = dict(self._log.get(key, {}))
+        if examined is None or not (examined.findings or known):
             return  # where nothing is wrong, nobody is to blame
+        is_news = False
+        for partition in set(known) - set(examined.findings):
+            manager.failures.clear(key, partition)  # it is sound all the same, or planned away
+            del known[partition]
+            is_news = True
         attempts = versions.unfinished_attempts(
             self.instance, key, is_partitioned=self.graph.get(key).is_partitioned
         )
         self._attempts[key] = attempts
-        known = dict(manager.failures.all_of(key))
-        for partition in set(known) & set(examined.versions) - set(examined.findings):
-            manager.failures.clear(key, partition)  # it is sound all the same
-            del known[partition]
-        is_news = False
         for record, partitions in self._ended_runs(attempts):
             run = record.dagster_run
             if self._is_retried_by_dagster(record):
                 self._pending[key] |= partitions
                 continue
+            if run.status is dg.DagsterRunStatus.CANCELED:
+                for partition in partitions:
+                    attempts.pop(partition, None)  # whoever stopped it does not ask for it
             if (key, run.run_id) in self.settled:
                 continue
             silent = sorted(
@@ -238,7 +250,19 @@ class Tick:
                 ),
                 key=str,
             )
-            for partition, kind, reason in endings.blame(self.instance, run, key, silent):
+            own = {
+                partition: attempt
+                for partition in partitions & set(known)
+                for attempt in known[partition].attempts
+                if attempt.run_id == run.run_id
+            }
+            if any(attempt.kind == "crashed" for attempt in own.values()):
+                silent = []  # the one that the process died with is known
+            blamed = endings.blame(self.instance, run, key, silent, own)
+            if not blamed and silent and self._seconds_since(record) < _RETRY_BEGINS_SECONDS:
+                self._pending[key] |= set(silent)  # it never came to them: not at once again
+                continue
+            for partition, kind, reason in blamed:
                 known[partition] = manager.failures.add(
                     key,
                     partition,
@@ -252,18 +276,20 @@ class Tick:
             self.settled.add((key, run.run_id))
             self.examiner.forget_listings()
         self._failures[key] = known
-        if is_news and self.graph.get(key).is_partitioned:
+        if is_news:
             self.instance.report_runless_asset_event(quarantine_check(key, known.values()))
 
     def _is_retried_by_dagster(self, record: dg.RunRecord) -> bool:
         """A crashed run is started again by the daemon, unless that is not there to do it."""
         run = record.dagster_run
-        seconds_ago = self.now.timestamp() - (record.end_time or 0)
         return (
             run.tags.get(WILL_RETRY_TAG) == "true"
             and AUTO_RETRY_RUN_ID_TAG not in run.tags
-            and seconds_ago < _RETRY_BEGINS_SECONDS
+            and self._seconds_since(record) < _RETRY_BEGINS_SECONDS
         )
+
+    def _seconds_since(self, record: dg.RunRecord) -> float:
+        return self.now.timestamp() - (record.end_time or 0)
 
     def _ended_runs(
         self, attempts: Mapping[str | None, str]

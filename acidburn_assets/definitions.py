@@ -111,7 +111,7 @@ def build_defs(
             *(
                 asset_checks.build_quarantine(key)
                 for one in assets
-                if isinstance(one, dg.AssetsDefinition) and one.partitions_def is not None
+                if isinstance(one, dg.AssetsDefinition)
                 for key in one.keys
             ),
         ],

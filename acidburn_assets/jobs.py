@@ -50,7 +50,7 @@ def build(
         graph = resolve_graph()
         managers = open_managers()
         keys = graph.materializable_asset_keys
-        every = scrubbing.places(context.instance, graph, keys, managers)
+        every, unreadable = scrubbing.places(context.instance, graph, keys, managers)
         chosen = scrubbing.choose(
             every, limit_bytes=int(config.limit_gb * 1e9), seed=context.run_id
         )
@@ -60,10 +60,13 @@ def build(
             f"${cost.egress_usd(n_bytes):.2f} of egress, less what the bucket's plan has free"
         )
         damaged = []
-        for place, is_intact in scrubbing.scrub(chosen, graph, managers):
-            if not is_intact:
+        for place, verdict, error in scrubbing.scrub(chosen, graph, managers):
+            if verdict == "damaged":
                 damaged.append(place.name())
                 context.log.warning(f"{place.name()} is damaged: discarded, to be made again")
+            elif verdict == "unreadable":
+                unreadable[place.name()] = error
+                context.log.error(f"{place.name()} cannot be read: {error}")
         n_swept = scrubbing.sweep_parts(open_store())
         context.add_output_metadata(
             {
@@ -73,8 +76,12 @@ def build(
                 "bytes": n_bytes,
                 "cost_usd": cost.egress_usd(n_bytes),
                 "damaged": dg.MetadataValue.json(damaged),
+                "unreadable": dg.MetadataValue.json(unreadable),
             }
         )
+        if unreadable:
+            first, reason = next(iter(unreadable.items()))
+            raise dg.Failure(f"{len(unreadable)} cannot be read, first {first}: {reason}")
 
     @dg.op(description="Has the automation try a partition again, with a whole budget.")
     def release_one(context: dg.OpExecutionContext, config: ReleaseConfig) -> None:

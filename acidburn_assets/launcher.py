@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import dagster as dg
 import psutil
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 
 PROCESS_TAG = "acidburn/process"
 """`host:pid:start time` of the process that executes a run by itself."""
+
+HOST_TAG = "acidburn/host"
+"""Where a run was launched: a worker's pid means something only there."""
 
 
 class WorkerProcess(NamedTuple):
@@ -55,8 +58,11 @@ def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> WorkerProces
     tag = run.tags.get(PROCESS_TAG)
     # executed again, a run has its parent's tags and a process of its own
     if tag is not None and run.parent_run_id is None:
-        host, pid, started_at = tag.rsplit(":", 2)
-        return WorkerProcess(host, int(pid), float(started_at))
+        named, pid, started_at = tag.rsplit(":", 2)
+        return WorkerProcess(named, int(pid), float(started_at))
+    host = run.tags.get(HOST_TAG)
+    if host is None:
+        return None
     events = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT
     ).records
@@ -65,12 +71,17 @@ def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> WorkerProces
         metadata = event.engine_event_data.metadata if event is not None else {}
         if "pid" in metadata:
             own = int(str(metadata["pid"].value))
-            return WorkerProcess(socket.gethostname(), own, record.timestamp)
+            return WorkerProcess(host, own, record.timestamp)
     return None
 
 
 class CheckedRunLauncher(DefaultRunLauncher):
     """`run_launcher` of dagster.yaml; `run_monitoring` asks it about every started run."""
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """As Dagster does, and says on which host."""
+        self._instance.add_run_tags(context.dagster_run.run_id, {HOST_TAG: socket.gethostname()})
+        super().launch_run(context)
 
     @property
     def supports_check_run_worker_health(self) -> bool:

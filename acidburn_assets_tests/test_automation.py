@@ -11,7 +11,8 @@ from acidburn_assets import automation
 from acidburn_assets.automation import Policy, ranged_requests
 from acidburn_assets.core.failures import Failures
 from acidburn_assets.definitions import build_defs
-from acidburn_assets.io_managers.failures import QUARANTINE_CHECK, FailureLog
+from acidburn_assets.io_managers import versions
+from acidburn_assets.io_managers.failures import QUARANTINE_CHECK, FailureLog, LeftOutShards
 from acidburn_assets.io_managers.health import Finding
 from acidburn_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from acidburn_assets_tests import samples
@@ -197,7 +198,7 @@ def test_an_old_plan_that_waits_does_not_hold_up_healing(copied_world: World) ->
         ("approve", "embeddings", "gone, outdated", False, True),
         ("approve", "assignments", "gone, outdated", False, False),
         ("approve", "embeddings", "stale", False, True),
-        ("approve", "embeddings", "stale", True, False),
+        ("approve", "embeddings", "stale", True, True),
         ("approve", "manifest", "stale", False, False),
         ("approve", "cluster_map", "stale", False, True),
         ("approve", "cluster_map", "gone", False, False),
@@ -226,15 +227,18 @@ def test_keyless_labels_cost_nothing_and_do_not_wait() -> None:
 # ---- failures -------------------------------------------------------------------------------
 
 
-def poison(world: World) -> Path:
-    """Changes a file of `manual` after it was planned; returns it."""
-    (path,) = [
-        path
-        for path in (world.folder / "data/manual").iterdir()
-        if samples.TOPICS["chess"][0] in path.read_text()
-    ][:1]
-    path.write_text(path.read_text() + " Changed since it was planned.")
-    return path
+POISON = " Changed since it was planned."
+
+
+def poison_path(world: World) -> Path:
+    """The file of `manual` that is changed after it was planned."""
+    return sorted((world.folder / "data/manual").glob("chess-*"))[0]
+
+
+def poison(world: World) -> None:
+    """Changes it."""
+    path = poison_path(world)
+    path.write_text(path.read_text() + POISON)
 
 
 def failures_of(world: World, owner: str, asset: str) -> dict[str | None, Failures]:
@@ -289,6 +293,27 @@ def test_a_poison_shard_is_quarantined_and_the_rest_goes_on(poisoned: World) -> 
     assert [(one.shard, one.asset) for one in sealed.left_out] == [(bad.shard, "manual/chunks")]
     assert look(poisoned)["reference/cluster_model"] == [None]
 
+    # to the end: everything else is made, and nothing asks for the poison shard
+    assert acidburn("materialize", "reference/cluster_model").code == 0
+    acidburn("materialize", "manual/assignments")
+    for asset in ("centroids", "lineage", "cluster_map"):
+        assert acidburn("materialize", f"reference/{asset}").code == 0, asset
+    wanted = look(poisoned)
+    assert not any(asset.startswith(("manual/chunks", "manual/manifest")) for asset in wanted)
+
+    # mended and released, it is made, and the manifest is sealed with it
+    path = poison_path(poisoned)
+    path.write_text(path.read_text().replace(POISON, ""))
+    assert acidburn("release", f"manual/chunks/{bad.shard}").code == 0
+    for asset in ("chunks", "embeddings"):
+        assert look(poisoned)[f"manual/{asset}"] == [(bad.shard, bad.shard)]
+        assert acidburn("materialize", f"manual/{asset}").code == 0
+    assert look(poisoned)["manual/manifest"] == [None]
+    assert acidburn("materialize", "manual/manifest").code == 0
+    sealed = load_record(poisoned.store, dg.AssetKey(["manual", "manifest"]))
+    assert len(sealed.entries) == 4
+    assert sealed.left_out == ()
+
 
 def test_a_released_shard_is_tried_again(poisoned: World) -> None:
     for _ in range(3):
@@ -322,6 +347,66 @@ def test_an_attempt_waits_its_time(poisoned: World, monkeypatch: pytest.MonkeyPa
     assert look(poisoned)["manual/chunks"] == [(bad.shard, bad.shard)]
     monkeypatch.setenv("ACIDBURN_RETRY_SECONDS", "600")
     assert "manual/chunks" not in look(poisoned)
+
+
+def test_a_budget_that_is_raised_lets_it_go_on(blank_world: World) -> None:
+    """A person mends it for all shards at once: none of them spent its attempts."""
+    allow(blank_world, "all", only="manual")
+    for asset in ("plan", "chunks"):
+        assert acidburn("materialize", f"manual/{asset}").code == 0
+    path = blank_world.folder / "datasets.yaml"
+    dear = path.read_text()
+    path.write_text(dear.replace("chunks_per_shard: 3", "chunks_per_shard: 3\n    budget_usd: 0"))
+    for _ in range(3):
+        assert acidburn("materialize", "manual/embeddings").code == 1
+    look(blank_world)
+    known = failures_of(blank_world, "manual", "embeddings").values()
+    assert known
+    assert {attempt.kind for one in known for attempt in one.attempts} == {"held"}
+    assert not any(one.is_quarantined() for one in known)
+    path.write_text(dear)
+    assert acidburn("materialize", "manual/embeddings").code == 0
+    assert failures_of(blank_world, "manual", "embeddings") == {}
+
+
+def test_a_record_of_failures_that_cannot_be_read_holds_up_nothing(copied_world: World) -> None:
+    copied_world.store.put_bytes("_failures/manual/chunks/000001.json", b"{}")
+    copied_world.object_path("manual/chunks/000000.parquet").unlink()
+    assert look(copied_world) == {"manual/chunks": [("000000", "000000")]}
+    assert failures_of(copied_world, "manual", "chunks") == {}
+
+
+def test_a_sound_shard_is_not_left_out_for_what_failed_once(copied_world: World) -> None:
+    """Three forced runs failed; what they were to replace is as good as ever."""
+    key = dg.AssetKey(["manual", "embeddings"])
+    with copied_world.instance() as instance:
+        graph = build_defs().resolve_asset_graph()
+        made_from = versions.current_versions(instance, graph, key, "000001").fingerprint()
+        log = FailureLog(copied_world.store)
+        for number in range(3):
+            log.add(
+                key,
+                "000001",
+                run_id=str(number),
+                made_from=made_from,
+                kind="refused",
+                reason="bad",
+            )
+        assert LeftOutShards(instance, graph, log, copied_world.store)("manual") == {}
+    assert look(copied_world) == {}
+    assert failures_of(copied_world, "manual", "embeddings") == {}
+
+
+def test_an_empty_store_is_not_a_lost_corpus(
+    copied_world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder that is not mounted, a mistyped prefix: nothing is made and paid for again."""
+    allow(copied_world, "all")
+    monkeypatch.setenv("ACIDBURN_STORE", (tmp_path / "empty").as_uri())
+    assert look(copied_world) == {}
+    # who means it makes something there by hand
+    assert acidburn("materialize", "manual/plan").code == 0
+    assert look(copied_world)["manual/chunks"] == [("000000", "000003")]
 
 
 # ---- runs that ended without a word ---------------------------------------------------------
@@ -376,13 +461,19 @@ def test_a_process_that_died_is_blamed_on_the_shard_in_its_hands(
     assert dict([only]) == failures_of(copied_world, "manual", "embeddings")
 
 
-def test_what_a_person_stopped_stays_stopped(copied_world: World, quick_retries: None) -> None:
+def test_what_a_person_stopped_stays_stopped(
+    copied_world: World, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied_world.object_path("manual/embeddings/000002.parquet").unlink()
     with copied_world.instance() as instance:
         run = planned_run(instance, "manual/embeddings", ("000002", "000002"))
         instance.report_run_canceled(run)
+    assert look(copied_world) == {}  # nor is the manifest sealed without it
+    monkeypatch.setenv("ACIDBURN_MODEL_REVISION", "another")
     assert look(copied_world) == {}
+    monkeypatch.delenv("ACIDBURN_MODEL_REVISION")
     assert acidburn("release", "manual/embeddings/000002").code == 0
+    assert look(copied_world) == {"manual/embeddings": [("000002", "000002")]}
 
 
 def test_a_run_that_dagster_starts_again_is_left_to_it(
@@ -394,11 +485,10 @@ def test_a_run_that_dagster_starts_again_is_left_to_it(
         instance.report_run_failed(run, "its process is gone")
     assert look(copied_world) == {}
     assert failures_of(copied_world, "manual", "embeddings") == {}
-    # where no daemon came to start it again, it is not waited for
+    # where no daemon came to start it again, it is not waited for: nobody was to blame
     monkeypatch.setattr(automation, "_RETRY_BEGINS_SECONDS", 0)
-    look(copied_world)
-    (failures,) = failures_of(copied_world, "manual", "embeddings").values()
-    assert [attempt.kind for attempt in failures.attempts] == ["unavailable"]
+    assert look(copied_world) == {"manual/embeddings": [("000002", "000002")]}
+    assert failures_of(copied_world, "manual", "embeddings") == {}
 
 
 def test_the_command_line_leaves_to_a_run_what_it_is_at_work_on(copied_world: World) -> None:

@@ -12,7 +12,13 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.launcher.base import WorkerStatus
 
-from acidburn_assets.launcher import PROCESS_TAG, CheckedRunLauncher, process_of, this_process
+from acidburn_assets.launcher import (
+    HOST_TAG,
+    PROCESS_TAG,
+    CheckedRunLauncher,
+    process_of,
+    this_process,
+)
 
 
 @pytest.fixture
@@ -36,14 +42,14 @@ def started(instance: dg.DagsterInstance, pid: int | None, **tags: str) -> dg.Da
     @dg.job
     def nothing() -> None: ...
 
+    if pid is not None:
+        tags = {HOST_TAG: this_process().rsplit(":", 2)[0], **tags}
     run = instance.create_run_for_job(nothing, tags=tags, status=dg.DagsterRunStatus.STARTED)
     if pid is not None:
         event = DagsterEvent(
             event_type_value=DagsterEventType.ENGINE_EVENT.value,
             job_name="nothing",
-            event_specific_data=EngineEventData(
-                metadata={"pid": dg.MetadataValue.text(str(pid))}
-            ),
+            event_specific_data=EngineEventData(metadata={"pid": dg.MetadataValue.text(str(pid))}),
         )
         instance.report_dagster_event(event, run.run_id)
     return run
@@ -88,6 +94,9 @@ def test_a_run_of_the_command_line_is_its_own_process(instance: dg.DagsterInstan
 
 def test_who_cannot_be_asked_counts_as_alive(instance: dg.DagsterInstance) -> None:
     elsewhere = started(instance, None, **{PROCESS_TAG: "another-host:1:0"})
+    # its pid is nobody's here, and means nothing here
+    launched_elsewhere = started(instance, 2**22 - 1, **{HOST_TAG: "another-host"})
+    assert status(instance, launched_elsewhere) is WorkerStatus.RUNNING
     silent = started(instance, None)
     assert process_of(instance, silent) is None
     assert status(instance, elsewhere) is WorkerStatus.RUNNING

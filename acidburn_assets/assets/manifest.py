@@ -9,12 +9,12 @@ from acidburn_assets.adapters.object_store import ObjectInfo
 from acidburn_assets.assets import specs
 from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.errors import ModelError, NotMaterialized, ObjectCorrupt
-from acidburn_assets.core.manifest import LeftOut, Manifest, ManifestEntry
+from acidburn_assets.core.manifest import Manifest, ManifestEntry
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.core.shards import Shard
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import Made, Work, work
-from acidburn_assets.io_managers.failures import FailureLog
+from acidburn_assets.io_managers.failures import FailureLog, LeftOutShards
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.resources import EncoderResource, StoreResource
 
@@ -44,10 +44,14 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
         encoder: EncoderResource,
         store: StoreResource,
     ) -> dg.Output[Work]:
+        objects = store.create()
+
         def make(_: str | None) -> Made:
             card = encoder.card()
             made = versions.latest_shards(context.instance, embeddings_key)
-            left_out = _left_out(FailureLog(store.create()), (chunks_key, embeddings_key))
+            left_out = LeftOutShards(
+                context.instance, context.job_def.asset_layer, FailureLog(objects), objects
+            )(dataset.name)
             shards = [shard for shard in plan.shards if shard.key not in left_out]
             missing = [shard.key for shard in shards if shard.key not in made]
             if not shards:
@@ -110,16 +114,6 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
         return work(make, read={plan_key: plan})
 
     return manifest
-
-
-def _left_out(log: FailureLog, assets: Sequence[dg.AssetKey]) -> dict[str, LeftOut]:
-    """Shards that are quarantined where they are chunked or embedded."""
-    return {
-        shard: LeftOut(shard=shard, asset=key.to_user_string(), reason=failures.last_reason())
-        for key in assets
-        for shard, failures in log.all_of(key).items()
-        if shard is not None and failures.is_quarantined()
-    }
 
 
 def _rates(

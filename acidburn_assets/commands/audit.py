@@ -107,7 +107,10 @@ def stale(target: str, is_json: bool) -> None:
     """What is not as a run would make it now, and why."""
     with _auditor() as auditor:
         registry = auditor.settings.registry
-        _show(find_stale(auditor.instance, auditor.graph, registry, target), is_json=is_json)
+        found = find_stale(
+            auditor.instance, auditor.graph, registry, target, left_out=auditor.left_out
+        )
+        _show(found, is_json=is_json)
 
 
 @command.command()

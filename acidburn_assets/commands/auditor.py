@@ -5,7 +5,7 @@ Answers come from Dagster's own events, the sealed manifests and the tables in t
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import dagster as dg
@@ -32,6 +32,7 @@ from acidburn_assets.core.lineage import Source
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.definitions import build_defs
 from acidburn_assets.io_managers import history, versions
+from acidburn_assets.io_managers.failures import FailureLog, LeftOutShards
 from acidburn_assets.io_managers.objects import Tables, load_record
 from acidburn_assets.runtime import backends
 from acidburn_assets.settings import Settings
@@ -61,6 +62,12 @@ class Auditor:
     def store(self) -> ObjectStore:
         """The bucket."""
         return backends.open_store(self.settings)
+
+    @cached_property
+    def left_out(self) -> versions.LeftOut:
+        """Shards that a dataset goes on without."""
+        log = FailureLog(self.store)
+        return cache(LeftOutShards(self.instance, self.graph, log, self.store))
 
     @cached_property
     def graph(self) -> versions.AssetGraph:
@@ -333,7 +340,9 @@ class Auditor:
 
     def _event(self, key: dg.AssetKey, partition: str | None, record: dg.EventLogRecord) -> Made:
         tags = versions.tags_of(record)
-        current = versions.current_versions(self.instance, self.graph, key, partition)
+        current = versions.current_versions(
+            self.instance, self.graph, key, partition, left_out=self.left_out
+        )
         return Made(
             asset=key.to_user_string(),
             shard=partition,

@@ -59,7 +59,12 @@ def tell_history(
 
 
 def find_stale(
-    instance: dg.DagsterInstance, graph: Any, registry: Registry, target: str
+    instance: dg.DagsterInstance,
+    graph: Any,
+    registry: Registry,
+    target: str,
+    *,
+    left_out: versions.LeftOut = versions.none_left_out,
 ) -> Staleness:
     """Every partition that is not what a run would make now, and why.
 
@@ -70,6 +75,7 @@ def find_stale(
         graph: the assets as the registry makes them now.
         registry: of datasets and pools.
         target: a dataset, a pool with its datasets, or `all`.
+        left_out: shards that a dataset goes on without.
 
     Raises:
         ConfigError: there is no such dataset or pool.
@@ -77,7 +83,7 @@ def find_stale(
     stale: list[StalePartition] = []
     n_partitions = 0
     for key in keys_of(graph, registry, target):
-        current = versions.all_versions(instance, graph, key)
+        current = versions.all_versions(instance, graph, key, left_out=left_out)
         recorded = recorded_events(instance, graph, key)
         n_partitions += len(current)
         stale += [

@@ -131,34 +131,52 @@ class _Session:
         return self._outcome
 
     def _make(self, key: dg.AssetKey, *, is_asked_for: bool) -> None:
-        name = key.to_user_string()
         if key.path[-1] == "plan":
             self._observe_source(key.path[0], is_asked_for=is_asked_for)
         manager = None if self._is_forced else self._managers.of(self._graph, key)
+        for wanted in _ranges(self._instance, self._graph, key, manager):
+            for partitions in self._leave_to_others(key, wanted):
+                self._make_range(key, partitions)
+
+    def _leave_to_others(
+        self, key: dg.AssetKey, wanted: Sequence[str | None]
+    ) -> Iterator[Sequence[str | None]]:
+        """Without what a run is at work on; asked before each range, for the daemon may have begun
+        with it meanwhile."""
         busy = versions.in_progress(
             self._instance, key, is_partitioned=self._graph.get(key).is_partitioned
         )
-        for run_id in sorted(set(busy.values())):
-            self._shown.skip(name, f"run {run_id} is at work on it, see acidburn ui")
-        for partitions in _ranges(self._instance, self._graph, key, manager, busy):
-            self._shown.start(name, len(partitions))
-            tags = {PROCESS_TAG: this_process()}
-            if self._is_forced:
-                tags[FORCE_TAG] = "true"
-            if partitions[0] is not None and partitions[-1] is not None:
-                tags |= {RANGE_START_TAG: partitions[0], RANGE_END_TAG: partitions[-1]}
-            result = self._job.execute_in_process(
-                instance=self._instance,
-                asset_selection=[key],
-                tags=tags,
-                run_config={"loggers": {LOGGER: {}}},
-                raise_on_error=False,
+        taken = {one: busy[one] for one in wanted if one in busy}
+        for run_id in sorted(set(taken.values())):
+            self._shown.skip(
+                key.to_user_string(), f"run {run_id} is at work on it, see acidburn ui"
             )
-            if self._shown.is_interrupted:
-                raise KeyboardInterrupt
-            self._outcome.n_made += self._shown.n_made
-            if not result.success:
-                self._outcome.failures[name] = "; ".join(self._shown.failures)
+        if not taken:
+            yield wanted
+            return
+        shards = [one for one in wanted if one is not None]
+        yield from neighbours(shards, [one for one in shards if one not in taken])
+
+    def _make_range(self, key: dg.AssetKey, partitions: Sequence[str | None]) -> None:
+        name = key.to_user_string()
+        self._shown.start(name, len(partitions))
+        tags = {PROCESS_TAG: this_process()}
+        if self._is_forced:
+            tags[FORCE_TAG] = "true"
+        if partitions[0] is not None and partitions[-1] is not None:
+            tags |= {RANGE_START_TAG: partitions[0], RANGE_END_TAG: partitions[-1]}
+        result = self._job.execute_in_process(
+            instance=self._instance,
+            asset_selection=[key],
+            tags=tags,
+            run_config={"loggers": {LOGGER: {}}},
+            raise_on_error=False,
+        )
+        if self._shown.is_interrupted:
+            raise KeyboardInterrupt
+        self._outcome.n_made += self._shown.n_made
+        if not result.success:
+            self._outcome.failures[name] = "; ".join(self._shown.failures)
 
     def _observe_source(self, name: str, *, is_asked_for: bool) -> None:
         """Looks whether the dataset has changed.
@@ -204,14 +222,10 @@ def _ranges(
     graph: versions.AssetGraph,
     key: dg.AssetKey,
     manager: AssetIOManager | None,
-    busy: Collection[str | None],
 ) -> Iterator[Sequence[str | None]]:
-    """Contiguous runs of partitions that are not up to date; all of them without a manager, but
-    for those that another run is busy with."""
+    """Contiguous runs of partitions that are not up to date; all of them without a manager."""
 
     def is_wanted(partition: str | None) -> bool:
-        if partition in busy:
-            return False
         return manager is None or not manager.is_current(instance, graph, key, partition)
 
     definition = graph.get(key).partitions_def

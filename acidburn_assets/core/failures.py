@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from acidburn_assets.core.errors import (
+    BudgetError,
+    ConfigError,
     NotMaterialized,
     ObjectCorrupt,
     ObjectMissing,
@@ -16,12 +18,14 @@ from acidburn_assets.core.errors import (
 )
 from acidburn_assets.core.records import Record
 
-Kind = Literal["refused", "unavailable", "crashed", "stopped"]
-"""refused: the work itself failed. unavailable: something that it needs was away. crashed: the
-process died with the partition in its hands. stopped: a person ended the run."""
+Kind = Literal["refused", "blocked", "held", "unavailable", "crashed", "stopped"]
+"""refused: the work itself failed. blocked: what it is made from is lost or damaged, which is
+mended where that was made. held: a setting or a budget forbids it. unavailable: a store, database
+or service was away. crashed: the process died with the partition in its hands. stopped: a person
+ended the run."""
 
-_NOT_ITS_FAULT = (TransientError, NotMaterialized, ObjectMissing, ObjectCorrupt)
-"""What a partition reads is lost or damaged: that is mended where it was made."""
+_BLOCKED = (NotMaterialized, ObjectMissing, ObjectCorrupt)
+_HELD = (BudgetError, ConfigError)
 
 KEPT_ATTEMPTS = 20
 """Of a record; those before are of no use to whoever reads it. Chosen, not measured."""
@@ -32,6 +36,7 @@ class Budget(NamedTuple):
 
     n_refused: int = 3
     n_crashed: int = 5  # a machine that sleeps or is switched off is no shard's fault
+    n_blocked: int = 10  # it is tried only when everything upstream looks sound
     wait_seconds: float = 60
     """After the first refusal; four times as long after each further one."""
     longest_wait_seconds: float = 900
@@ -92,11 +97,20 @@ class Failures(Record):
 
     def is_quarantined(self, budget: Budget = BUDGET, made_from: str | None = None) -> bool:
         """True when only a person may have it tried again; `made_from` as in `counted`."""
+        return self.is_stopped() or self.is_spent(budget, made_from)
+
+    def is_stopped(self) -> bool:
+        """True when a person ended its run; other code or inputs do not change that."""
+        return any(one.kind == "stopped" and not one.is_forgiven for one in self.attempts)
+
+    def is_spent(self, budget: Budget = BUDGET, made_from: str | None = None) -> bool:
+        """True when it failed so often that the rest goes on without it; `made_from` as in
+        `counted`."""
         kinds = [attempt.kind for attempt in self.counted(made_from)]
         return (
             kinds.count("refused") >= budget.n_refused
             or kinds.count("crashed") >= budget.n_crashed
-            or "stopped" in kinds
+            or kinds.count("blocked") >= budget.n_blocked
         )
 
     def next_attempt_at(
@@ -107,7 +121,9 @@ class Failures(Record):
         if not counted:
             return None
         n_before = len(counted) - 1
-        if counted[-1].kind == "refused":
+        if counted[-1].kind == "held":
+            wait = budget.longest_wait_seconds
+        elif counted[-1].kind == "refused":
             wait = min(budget.wait_seconds * 4**n_before, budget.longest_wait_seconds)
         else:
             wait = min(budget.wait_seconds / 4 * 2**n_before, budget.longest_pause_seconds)
@@ -120,4 +136,8 @@ class Failures(Record):
 
 def kind_of(error: BaseException) -> Kind:
     """Whose fault an error is."""
-    return "unavailable" if isinstance(error, _NOT_ITS_FAULT) else "refused"
+    if isinstance(error, TransientError):
+        return "unavailable"
+    if isinstance(error, _BLOCKED):
+        return "blocked"
+    return "held" if isinstance(error, _HELD) else "refused"

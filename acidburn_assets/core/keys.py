@@ -54,6 +54,10 @@ PARTS_FOLDER = "_parts/"
 """Finished work of shards that are not finished; no dataset's name begins with `_`."""
 
 
+FAILURES_FOLDER = "_failures/"
+"""What failed and why, since it was last made."""
+
+
 def failures_key(owner: str, asset: str, partition: str | None = None) -> str:
     """Where the failures of an asset partition are kept; no dataset's name begins with `_`.
 
@@ -62,4 +66,4 @@ def failures_key(owner: str, asset: str, partition: str | None = None) -> str:
         asset: name of the asset.
         partition: shard key, or None for an unpartitioned asset.
     """
-    return f"_failures/{object_key(owner, asset, partition, suffix='.json')}"
+    return FAILURES_FOLDER + object_key(owner, asset, partition, suffix=".json")

@@ -38,8 +38,8 @@ from acidburn_assets.core.errors import (
     TransientError,
 )
 from acidburn_assets.core.failures import kind_of
-from acidburn_assets.io_managers import versions
-from acidburn_assets.io_managers.failures import FailureLog, quarantine_check
+from acidburn_assets.io_managers import identity, versions
+from acidburn_assets.io_managers.failures import FailureLog, LeftOutShards, quarantine_check
 
 # the generator form of handle_output is what lets each partition be reported as it finishes; that
 # it is beta in Dagster 1.13 is known here and guarded by tests, and needs no line per partition
@@ -123,6 +123,7 @@ class AssetIOManager(dg.IOManager):
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
         self.failures = FailureLog(objects)
+        self._is_store_remembered = False
 
     def store(
         self,
@@ -153,8 +154,12 @@ class AssetIOManager(dg.IOManager):
         """Whether what is stored is what was written, every byte of it."""
         raise NotImplementedError
 
-    def discard(self, key: dg.AssetKey, partition: str | None) -> None:
-        """Makes what is damaged count as gone."""
+    def discard_if_damaged(self, key: dg.AssetKey, partition: str | None) -> bool:
+        """Reads what is stored, and makes it count as gone where it is not what was written.
+
+        Returns:
+            Whether it was damaged.
+        """
         raise NotImplementedError
 
     def handle_output(  # type: ignore[override]  # Dagster takes a generator, its stub says None
@@ -168,10 +173,13 @@ class AssetIOManager(dg.IOManager):
             sorted(context.asset_partition_keys) if context.has_asset_partitions else [None]
         )
         failed: dict[str | None, str] = {}
+        graph = step.job_def.asset_layer
+        left_out = LeftOutShards(step.instance, graph, self.failures, self.objects)
+        is_check_news = False
         for partition in partitions:
             # versions first: what changes upstream while we work must make the result stale
             current = versions.current_versions(
-                step.instance, step.job_def.asset_layer, key, partition
+                step.instance, graph, key, partition, left_out=left_out
             ).with_inputs(obj.read)
             started = time.perf_counter()
             try:
@@ -192,17 +200,20 @@ class AssetIOManager(dg.IOManager):
                     event = _event_of_new(key, partition, current, made, new, started)
                 if obj.before_event is not None:
                     obj.before_event()
-                if self.failures.clear(key, partition):
-                    self._show_quarantine(context)
+                self._remember_store(step.instance)
+                is_check_news |= self.failures.clear(key, partition)
             except Exception as error:
                 failed[partition] = _reason(error)
                 context.log.error(failed[partition], exc_info=error)
-                self._keep_failure(context, partition, current, error)
+                is_check_news |= self._keep_failure(context, partition, current, error)
                 if isinstance(error, TransientError):
                     break  # what was away for this one is away for the next
                 continue
             context.log_event(event)
             yield {}
+        if is_check_news:
+            known = self.failures.all_of(key)
+            step.instance.report_runless_asset_event(quarantine_check(key, known.values()))
         if failed:
             raise dg.Failure(
                 _summary(failed, partitions),
@@ -219,7 +230,8 @@ class AssetIOManager(dg.IOManager):
     ) -> bool:
         """True when a run would change nothing: recorded, stored, and of this code and inputs."""
         record = versions.latest_materialization(instance, key, partition)
-        current = versions.current_versions(instance, graph, key, partition)
+        left_out = LeftOutShards(instance, graph, self.failures, self.objects)
+        current = versions.current_versions(instance, graph, key, partition, left_out=left_out)
         if record is None or not current.are_recorded_in(versions.tags_of(record)):
             return False
         kept = self._reusable(key, partition, current)
@@ -235,7 +247,8 @@ class AssetIOManager(dg.IOManager):
         partition: str | None,
         current: versions.Versions,
         error: Exception,
-    ) -> None:
+    ) -> bool:
+        """Returns whether a person must know now."""
         try:
             if isinstance(error, ObjectCorrupt) and error.key:
                 self.discard_corrupt(error.key)
@@ -247,18 +260,16 @@ class AssetIOManager(dg.IOManager):
                 kind=kind_of(error),
                 reason=_reason(error),
             )
-            if known.is_quarantined():
-                self._show_quarantine(context)
+            return known.is_quarantined()
         except (StoreUnavailable, StoreError) as unkept:
             # the run's own end still tells of the failure, and the automation keeps it later
             context.log.warning(f"the failure could not be kept: {unkept}")
+            return False
 
-    def _show_quarantine(self, context: dg.OutputContext) -> None:
-        if context.has_asset_partitions:
-            known = self.failures.all_of(context.asset_key)
-            context.step_context.instance.report_runless_asset_event(
-                quarantine_check(context.asset_key, known.values())
-            )
+    def _remember_store(self, instance: dg.DagsterInstance) -> None:
+        if not self._is_store_remembered:
+            identity.remember(instance, self.objects)
+            self._is_store_remembered = True
 
     def discard_corrupt(self, object_key: str) -> bool:
         """Deletes an object that is not what was stored, after reading it once more: it then
@@ -270,13 +281,16 @@ class AssetIOManager(dg.IOManager):
         Raises:
             StoreUnavailable, StoreError: the store cannot say, or refuses.
         """
+        before = self.objects.head(object_key)
         try:
             self.objects.verify(object_key)
         except ObjectCorrupt:
-            self.objects.delete(object_key)
+            # not one that another run has put there meanwhile
+            if self.objects.head(object_key) == before:
+                self.objects.delete(object_key)
             return True
         except ObjectMissing:
-            pass  # another run has discarded it
+            pass  # gone is what it shall be
         return False
 
     def _reusable(
@@ -337,7 +351,7 @@ def _event_of_kept(
     return dg.AssetMaterialization(
         key,
         partition=partition,
-        metadata={**figures, ETAG: kept.etag, "reused": True},
+        metadata={**figures, **_resolve(kept.figures), ETAG: kept.etag, "reused": True},
         tags=current.tags(kept.data_version),
     )
 

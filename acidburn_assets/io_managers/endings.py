@@ -4,7 +4,7 @@ A process that was killed writes nothing, and a bucket that is away takes no fai
 are the run's own events: how far it came, and the error that ended it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 
@@ -22,6 +22,7 @@ def blame(
     run: dg.DagsterRun,
     key: dg.AssetKey,
     silent: Sequence[str | None],
+    known: Collection[str | None] = (),
 ) -> list[Blame]:
     """Which partitions of an ended run failed, of those that said nothing themselves.
 
@@ -30,6 +31,10 @@ def blame(
         run: that failed or was stopped.
         key: of the asset.
         silent: its partitions without a failure of their own.
+        known: its partitions with one.
+
+    Returns:
+        Nothing where the run never came to the asset: that is no partition's failure.
     """
     if not silent:
         return []
@@ -40,17 +45,21 @@ def blame(
     own = [event for event in events if event.step_key == "__".join(key.path)]
     failed = [event for event in own if event.is_step_failure]
     if not failed and own:
-        culprit = _in_its_hands(instance, run, key)
+        culprit = _in_its_hands(instance, run, key, known)
         reason = f"the process of run {run.run_id} died"
         return [(one, "crashed", reason) for one in silent if one == culprit]
-    failed = failed or [event for event in events if event.is_step_failure]
     if not failed:
-        return [(one, "unavailable", f"run {run.run_id} never came to it") for one in silent]
+        return []
     kind, reason = _cause_of(failed[-1])
     return [(one, kind, reason) for one in silent]
 
 
-def _in_its_hands(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey) -> str | None:
+def _in_its_hands(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    key: dg.AssetKey,
+    failed: Collection[str | None],
+) -> str | None:
     """The partition that a process was at when it died: they are made in order."""
     kinds = {
         dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
@@ -62,7 +71,7 @@ def _in_its_hands(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.Asse
         if event.asset_key == key:
             is_made = event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION
             (made if is_made else planned).add(event.partition)
-    return min(planned - made, key=str, default=None)
+    return min(planned - made - set(failed), key=str, default=None)
 
 
 def _events(
@@ -74,14 +83,15 @@ def _events(
 
 
 def _cause_of(event: dg.DagsterEvent) -> tuple[Kind, str]:
-    """Whose fault the failure of a step was, by the name of the error that began it."""
+    """Whose fault it was that a step failed before it came to single partitions, by the name of
+    the error that began it: something was away, or a person must mend something for all."""
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause
     if error is None:
-        return "refused", event.message or "unknown"
+        return "held", event.message or "unknown"
     known = getattr(errors, error.cls_name or "", None)
     is_away = isinstance(known, type) and issubclass(known, errors.TransientError)
     # our own failure at the end of a run stands for partitions that it could not even begin
     is_ours = error.cls_name in ("Failure", *_INTERRUPTED)
-    return "unavailable" if is_away or is_ours else "refused", error.message.strip()
+    return "unavailable" if is_away or is_ours else "held", error.message.strip()

@@ -4,6 +4,7 @@ A failure is written when it happens, by whoever saw it; a success removes it. S
 log is what is broken now, and one LIST of an empty prefix says that nothing is.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -11,7 +12,13 @@ import dagster as dg
 
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.core import keys
+from acidburn_assets.core.errors import ObjectCorrupt, ObjectMissing, SchemaError
 from acidburn_assets.core.failures import Attempt, Failures, Kind
+from acidburn_assets.core.manifest import LeftOut
+from acidburn_assets.io_managers import versions
+from acidburn_assets.partitions import shard_keys
+
+_logger = logging.getLogger(__name__)
 
 
 class FailureLog:
@@ -24,25 +31,44 @@ class FailureLog:
     def of(self, key: dg.AssetKey, partition: str | None) -> Failures:
         """What is known of one partition; without attempts where nothing failed."""
         object_key = _object_key(key, partition)
+        nothing = Failures(asset=key.to_user_string(), shard=partition)
         if self._objects.head(object_key) is None:
-            return Failures(asset=key.to_user_string(), shard=partition)
-        return Failures.from_bytes(self._objects.get_bytes(object_key), key=object_key)
+            return nothing
+        return self._read(object_key) or nothing
 
     def all_of(self, key: dg.AssetKey) -> Mapping[str | None, Failures]:
-        """Every partition of an asset that failed since it was last made, by one LIST.
-
-        Records that were read before and have not changed are not read again.
-        """
-        found: dict[str | None, Failures] = {}
+        """Every partition of an asset that failed since it was last made, by one LIST."""
         # without the suffix: it covers the asset's folder and the object of its own name
-        for listed in self._objects.list(_object_key(key, None).removesuffix(".json")):
+        return self._list(_object_key(key, None).removesuffix(".json")).get(key, {})
+
+    def everything(self) -> Mapping[dg.AssetKey, Mapping[str | None, Failures]]:
+        """Every asset with partitions that failed since they were last made, by one LIST."""
+        return self._list(keys.FAILURES_FOLDER)
+
+    def _list(self, prefix: str) -> dict[dg.AssetKey, dict[str | None, Failures]]:
+        """Records that were read before and have not changed are not read again."""
+        found: dict[dg.AssetKey, dict[str | None, Failures]] = {}
+        for listed in self._objects.list(prefix):
             known = self._known.get(listed.key)
             if known is None or known[0] != listed.etag:
-                record = Failures.from_bytes(self._objects.get_bytes(listed.key), key=listed.key)
+                record = self._read(listed.key)
+                if record is None:
+                    continue
                 known = self._known[listed.key] = (listed.etag, record)
-            if known[1].asset == key.to_user_string() and known[1].attempts:
-                found[known[1].shard] = known[1]
+            of_asset = dg.AssetKey(known[1].asset.split("/"))
+            found.setdefault(of_asset, {})[known[1].shard] = known[1]
         return found
+
+    def _read(self, object_key: str) -> Failures | None:
+        """None where it is gone or cannot be read: it then holds up nothing, and is removed."""
+        try:
+            return Failures.from_bytes(self._objects.get_bytes(object_key), key=object_key)
+        except ObjectMissing:
+            return None
+        except (SchemaError, ObjectCorrupt) as error:
+            _logger.warning("a record of failures is dropped: %s", error)
+            self._objects.delete(object_key)
+            return None
 
     def add(
         self,
@@ -107,6 +133,58 @@ class FailureLog:
         return True
 
 
+class LeftOutShards:
+    """Shards that a dataset goes on without: refused too often where they are chunked or embedded.
+
+    Args:
+        instance: what was reported, and of what.
+        graph: the assets as they are now.
+        log: what failed.
+        objects: what is stored.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        graph: versions.AssetGraph,
+        log: FailureLog,
+        objects: ObjectStore,
+    ) -> None:
+        self._instance = instance
+        self._graph = graph
+        self._log = log
+        self._objects = objects
+
+    def __call__(self, dataset: str) -> dict[str, LeftOut]:
+        """By shard, each with where it is stuck and why."""
+        planned = set(shard_keys(self._instance, dataset))
+        found: dict[str, LeftOut] = {}
+        for asset in ("chunks", "embeddings"):
+            key = dg.AssetKey([dataset, asset])
+            for shard, failures in self._log.all_of(key).items():
+                if shard in planned and shard is not None and self._is_stuck(key, shard, failures):
+                    found.setdefault(
+                        shard,
+                        LeftOut(shard=shard, asset=failures.asset, reason=failures.last_reason()),
+                    )
+        return found
+
+    def _is_stuck(self, key: dg.AssetKey, shard: str, failures: Failures) -> bool:
+        if failures.is_stopped() or not failures.is_spent():
+            return False
+        # one that is there, made from what is there now, was only to be made once more
+        record = versions.latest_materialization(self._instance, key, shard)
+        if record is None:
+            return True
+        current = versions.current_versions(self._instance, self._graph, key, shard)
+        # not by its code: in a run, an asset that was not selected has none
+        if set(current.changed_since(versions.tags_of(record))) - {"code"}:
+            return True
+        owner, asset = key.path
+        stored = self._objects.head(keys.object_key(owner, asset, shard, suffix=".parquet"))
+        return stored is None or stored.etag != versions.figures_of(record).get("etag")
+
+
 QUARANTINE_CHECK = "no_shard_is_quarantined"
 """Name of the check by which the UI shows what is left to a person."""
 
@@ -129,7 +207,7 @@ def quarantine_check(key: dg.AssetKey, failures: Iterable[Failures]) -> dg.Asset
             "failing": len(known) - len(quarantined),
             "shards": dg.MetadataValue.json(
                 {
-                    str(one.shard): {
+                    one.shard or "the asset": {
                         "reason": one.last_reason(),
                         "attempts": len(one.counted()),
                         "last_run": one.attempts[-1].run_id,
@@ -161,7 +239,7 @@ def release(
         Whether there was anything to release.
     """
     is_released = log.release(key, partition)
-    if is_released and partition is not None:
+    if is_released:
         instance.report_runless_asset_event(quarantine_check(key, log.all_of(key).values()))
     return is_released
 

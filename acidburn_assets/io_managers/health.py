@@ -76,6 +76,8 @@ class Examiner:
         graph: versions.AssetGraph,
         key: dg.AssetKey,
         manager: AssetIOManager,
+        *,
+        left_out: versions.LeftOut = versions.none_left_out,
     ) -> "Examined":
         """Finds every partition that is not sound, of those that the plan has.
 
@@ -84,8 +86,9 @@ class Examiner:
             graph: the assets as they are now.
             key: of one asset.
             manager: of that asset.
+            left_out: shards that others go on without.
         """
-        current = versions.all_versions(instance, graph, key)
+        current = versions.all_versions(instance, graph, key, left_out=left_out)
         events = versions.latest_events(instance, key, graph.get(key).is_partitioned)
         reported = self._read(instance, key, events, current)
         listed = self._list(key, manager, events, reported)

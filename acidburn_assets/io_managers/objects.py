@@ -149,8 +149,8 @@ class ObjectIOManager(AssetIOManager):
     def sizes(self, key: dg.AssetKey) -> Mapping[str | None, int]:
         return {partition: listed.n_bytes for partition, listed in self._list(key)}
 
-    def discard(self, key: dg.AssetKey, partition: str | None) -> None:
-        self.objects.delete(self.object_key(key, partition))
+    def discard_if_damaged(self, key: dg.AssetKey, partition: str | None) -> bool:
+        return self.discard_corrupt(self.object_key(key, partition))
 
     def _list(self, key: dg.AssetKey) -> Iterator[tuple[str | None, ListedObject]]:
         whole = self.object_key(key, None)

@@ -7,14 +7,17 @@ counts as gone, and is made again; a bucket keeps the deleted version for a whil
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import dagster as dg
 
 from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.core.errors import AcidburnError
 from acidburn_assets.core.keys import PARTS_FOLDER
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.base import Managers
+
+Verdict = Literal["intact", "damaged", "unreadable"]
 
 
 class Place(NamedTuple):
@@ -34,7 +37,7 @@ def places(
     graph: versions.AssetGraph,
     keys: Iterable[dg.AssetKey],
     managers: Managers,
-) -> list[Place]:
+) -> tuple[list[Place], dict[str, str]]:
     """Everything that was reported, with the size that is listed now.
 
     Args:
@@ -42,17 +45,25 @@ def places(
         graph: the assets as they are now.
         keys: of those that are looked at.
         managers: of the assets.
+
+    Returns:
+        What there is, and assets whose back end cannot say, each with its error.
     """
-    found = []
+    found: list[Place] = []
+    unreadable: dict[str, str] = {}
     for key in sorted(keys):
         node = graph.get(key)
-        sizes = managers.of(graph, key).sizes(key)
+        try:
+            sizes = managers.of(graph, key).sizes(key)
+        except AcidburnError as error:
+            unreadable[key.to_user_string()] = str(error)
+            continue
         found += [
             Place(key, partition, sizes[partition])
             for partition in versions.latest_events(instance, key, node.is_partitioned)
             if partition in sizes
         ]
-    return found
+    return found, unreadable
 
 
 KEPT_DAYS = 7
@@ -95,7 +106,7 @@ def choose(every: Sequence[Place], *, limit_bytes: int, seed: str) -> list[Place
 
 def scrub(
     chosen: Sequence[Place], graph: versions.AssetGraph, managers: Managers
-) -> Iterator[tuple[Place, bool]]:
+) -> Iterator[tuple[Place, Verdict, str]]:
     """Reads one after the other.
 
     Args:
@@ -104,11 +115,14 @@ def scrub(
         managers: of the assets.
 
     Yields:
-        Each place and whether it is intact; one that is not has been discarded.
+        Each place, how it is, and the error of one that cannot be read; a damaged one has been
+        discarded.
     """
     for place in chosen:
         manager = managers.of(graph, place.key)
-        is_intact = manager.is_intact(place.key, place.partition)
-        if not is_intact:
-            manager.discard(place.key, place.partition)
-        yield place, is_intact
+        try:
+            is_damaged = manager.discard_if_damaged(place.key, place.partition)
+        except AcidburnError as error:  # a bad sector, or a back end that went away: the next one
+            yield place, "unreadable", str(error)
+            continue
+        yield place, "damaged" if is_damaged else "intact", ""

@@ -92,9 +92,12 @@ class SliceIOManager(AssetIOManager):
     def sizes(self, key: dg.AssetKey) -> Mapping[str | None, int]:
         return dict.fromkeys(self.listed(key), 0)
 
-    def discard(self, key: dg.AssetKey, partition: str | None) -> None:
+    def discard_if_damaged(self, key: dg.AssetKey, partition: str | None) -> bool:
+        if self.is_intact(key, partition):
+            return False
         owner, asset = key.path
         forget_load(self.postgres, _table(asset), owner, partition)
+        return True
 
     def is_intact(self, key: dg.AssetKey, partition: str | None) -> bool:
         return self.stored(key, partition) is not None  # which counts the rows

@@ -6,7 +6,7 @@ us because the framework gives every partition of a ranged run one common versio
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import dagster as dg
@@ -86,14 +86,29 @@ class Versions(NamedTuple):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+LeftOut = Callable[[str], Collection[str]]
+"""Dataset to the shards that others go on without."""
+
+
+def none_left_out(_: str) -> Collection[str]:
+    """Every shard counts."""
+    return ()
+
+
 def current_versions(
-    instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, partition: str | None
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    key: dg.AssetKey,
+    partition: str | None,
+    *,
+    left_out: LeftOut = none_left_out,
 ) -> Versions:
     """What this partition would be made from now.
 
     A partitioned parent of a partitioned asset counts with the same partition; one of an
     unpartitioned asset (a fan-in) counts with all its partitions, as one hash over their
-    versions, and its pointer is the newest of their events.
+    versions, and its pointer is the newest of their events. A shard that is left out counts as
+    missing: what is made without it is stale when it is there, and the other way round.
     """
     node = graph.get(key)
     inputs: dict[dg.AssetKey, str] = {}
@@ -105,6 +120,7 @@ def current_versions(
                 instance,
                 parent,
                 parent_node.partitions_def.get_partition_keys(dynamic_partitions_store=instance),
+                left_out(parent.path[0]),
             )
             continue
         inputs[parent], pointers[parent] = _version_of(
@@ -114,13 +130,17 @@ def current_versions(
 
 
 def all_versions(
-    instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    key: dg.AssetKey,
+    *,
+    left_out: LeftOut = none_left_out,
 ) -> dict[str | None, Versions]:
     """`current_versions` of every partition (None: of the asset without any), by one query for
     each parent instead of one for each partition; without pointers."""
     node = graph.get(key)
     if not node.is_partitioned:
-        return {None: current_versions(instance, graph, key, None)}
+        return {None: current_versions(instance, graph, key, None, left_out=left_out)}
     shared: dict[dg.AssetKey, str] = {}
     by_shard: dict[dg.AssetKey, Mapping[str, str]] = {}
     for parent in sorted(node.parent_keys):
@@ -300,9 +320,14 @@ def _data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, 
 
 
 def _fan_in(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: list[str]
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    partitions: list[str],
+    left_out: Collection[str],
 ) -> tuple[str, int | None]:
-    latest = latest_shards(instance, key)
+    latest = {
+        shard: made for shard, made in latest_shards(instance, key).items() if shard not in left_out
+    }
     lines = [f"{name} {latest.get(name, (0, MISSING_VERSION))[1]}\n" for name in sorted(partitions)]
     events = [latest[name][0] for name in partitions if name in latest]
     return hashlib.sha256("".join(lines).encode()).hexdigest(), max(events, default=None)

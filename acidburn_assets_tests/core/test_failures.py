@@ -50,6 +50,9 @@ def failed(*kinds: Kind, made_from: str = "a") -> Failures:
         (["crashed"] * 4, False),
         (["crashed"] * 5, True),
         (["stopped"], True),
+        (["blocked"] * 9, False),
+        (["blocked"] * 10, True),
+        (["held"] * 15, False),
     ],
 )
 def test_only_what_was_refused_crashed_or_stopped_is_quarantined(
@@ -68,6 +71,8 @@ def test_only_what_was_refused_crashed_or_stopped_is_quarantined(
         (["unavailable"] * 2, 30),
         (["unavailable"] * 15, 120),
         (["crashed"], 15),
+        (["blocked"] * 2, 30),
+        (["held"], 900),
     ],
 )
 def test_waits_grow_to_a_bound(kinds: list[Kind], wait_seconds: float) -> None:
@@ -98,6 +103,13 @@ def test_other_inputs_begin_a_new_budget() -> None:
     assert len(spent.add(attempt).counted("a")) == 3
 
 
+def test_what_a_person_stopped_stays_so_whatever_changes() -> None:
+    stopped = failed("stopped")
+    assert stopped.is_quarantined(BUDGET, "b")
+    assert not stopped.is_spent(BUDGET, "a")  # the rest does not go on without it
+    assert not stopped.forgiven().is_quarantined(BUDGET, "b")
+
+
 def test_what_a_person_released_counts_no_more_but_stays_known() -> None:
     released = failed("refused", "refused", "refused").forgiven()
     assert not released.is_quarantined(BUDGET)
@@ -122,9 +134,11 @@ def test_a_record_is_read_back() -> None:
     [
         (errors.StoreUnavailable("away"), "unavailable"),
         (errors.DatabaseUnavailable("away"), "unavailable"),
-        (errors.ObjectMissing("upstream is gone"), "unavailable"),
-        (errors.ObjectCorrupt("upstream is damaged"), "unavailable"),
-        (errors.NotMaterialized("upstream is not made"), "unavailable"),
+        (errors.ObjectMissing("upstream is gone"), "blocked"),
+        (errors.ObjectCorrupt("upstream is damaged"), "blocked"),
+        (errors.NotMaterialized("upstream is not made"), "blocked"),
+        (errors.BudgetError("too dear"), "held"),
+        (errors.ConfigError("no such device"), "held"),
         (errors.SourceChanged("the file is another"), "refused"),
         (errors.ModelError("a vector is not finite"), "refused"),
         (ZeroDivisionError("a defect"), "refused"),

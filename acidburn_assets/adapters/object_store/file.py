@@ -14,6 +14,7 @@ taken from its content, so what `head` reports is always true.
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -29,7 +30,9 @@ import pyarrow as pa
 from acidburn_assets.adapters.object_store import contract
 from acidburn_assets.adapters.object_store.contract import ListedObject, ObjectInfo
 from acidburn_assets.adapters.object_store.parquet import VerifiedParquet
-from acidburn_assets.core.errors import ObjectCorrupt, ObjectMissing, StoreError
+from acidburn_assets.core.errors import ObjectMissing, StoreError
+
+LOGGER = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 24 * 3600
 """Unfinished objects older than this belong to a process that died. Chosen, not measured: a copy
@@ -103,8 +106,9 @@ class FileStore:
         with self._disk_errors(key):
             if not path.is_file():
                 return
+            records = self._record_paths(key)  # not that of an object put there meanwhile
             path.unlink(missing_ok=True)
-            for record in self._record_paths(key):
+            for record in records:
                 record.unlink(missing_ok=True)
             _sync_folder(path.parent)
 
@@ -245,10 +249,12 @@ class FileStore:
         try:
             return _Record(**json.loads(content))
         except (TypeError, ValueError) as error:
-            raise ObjectCorrupt(
-                f"the record {str(path)!r} is damaged; delete it: the object then counts as one "
-                "without metadata"
-            ) from error
+            LOGGER.warning(
+                "the record %r is damaged, its object counts as one without metadata: %s",
+                str(path),
+                error,
+            )
+            return None
 
     def _missing(self, key: str) -> ObjectMissing:
         return ObjectMissing(f"no object {key!r} in {self.url!r}")
