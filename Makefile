@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo ui test lint format secrets audit-deps constraints clean
+.PHONY: help setup demo ui test chaos lint format secrets audit-deps constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ ui: $(COMPILED) ## open Dagster's UI on this project
 
 test: $(COMPILED) ## run all tests
 	@$(BIN)/pytest
+
+chaos: $(COMPILED) ## break a running stack in forty ways and see it heal (half an hour)
+	@$(BIN)/python -m acidburn_assets_tests.chaos $(CHAOS)
 
 lint: $(INSTALLED) ## style, types and layers
 	$(BIN)/ruff check

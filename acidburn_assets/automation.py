@@ -218,11 +218,11 @@ class Tick:
         could not say why: their process was killed, or the bucket was away."""
         self._attempts[key], self._failures[key], self._pending[key] = {}, {}, set()
         examined = self._examined[key]
+        if examined is None or not (examined.findings or self._is_log_free(manager)):
+            return  # where nothing is wrong, nobody is to blame
         if self._log is None:
             self._log = manager.failures.everything()
         known = dict(self._log.get(key, {}))
-        if examined is None or not (examined.findings or known):
-            return  # where nothing is wrong, nobody is to blame
         is_news = False
         for partition in set(known) - set(examined.findings):
             manager.failures.clear(key, partition)  # it is sound all the same, or planned away
@@ -278,6 +278,10 @@ class Tick:
         self._failures[key] = known
         if is_news:
             self.instance.report_runless_asset_event(quarantine_check(key, known.values()))
+
+    def _is_log_free(self, manager: AssetIOManager) -> bool:
+        """Whether the log is read already, or costs nothing to read."""
+        return self._log is not None or not manager.failures.is_billed
 
     def _is_retried_by_dagster(self, record: dg.RunRecord) -> bool:
         """A crashed run is started again by the daemon, unless that is not there to do it."""

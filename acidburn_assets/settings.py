@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     # healing
     acidburn_healing_seconds: int = Field(15, ge=5)
     """Between two looks at the whole graph."""
-    acidburn_listing_seconds: float = Field(5.0, ge=0)
+    acidburn_listing_seconds: float = Field(300.0, ge=0)
     """Between two listings of a bucket, which are billed: 10 listings a look are 1.7 million a
     month at 15 seconds, and 86,000 at five minutes."""
     acidburn_retry_seconds: float = Field(60.0, gt=0)

@@ -197,7 +197,7 @@ class Checkout:
 
     def answer(self, *, make: dict[str, int], advisories: int, made: tuple[int, int]) -> None:
         """Exit statuses of make's targets and of the audit; `materialized` of both demos."""
-        targets = ("setup", "secrets", "lint", "test")
+        targets = ("setup", "secrets", "lint", "test", "chaos")
         self.write(
             "Makefile", "".join(f"{name}:\n\t@exit {make.get(name, 0)}\n" for name in targets)
         )
@@ -236,7 +236,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def test_ci_ends_with_its_counts(checkout: Checkout) -> None:
     status, lines = checkout.run()
-    assert (status, lines[-1]) == (0, "ci: 8 passed, 0 failed")
+    assert (status, lines[-1]) == (0, "ci: 9 passed, 0 failed")
     assert not (checkout.root / "apt-get.log").exists(), "nothing is missing, nothing is installed"
 
 
@@ -250,7 +250,7 @@ def test_ci_installs_what_the_machine_lacks(checkout: Checkout) -> None:
 def test_ci_goes_on_after_a_failed_section(checkout: Checkout) -> None:
     checkout.answer(make={"lint": 1}, advisories=0, made=(12, 0))
     status, lines = checkout.run()
-    assert (status, lines[-1]) == (1, "ci: 7 passed, 1 failed")
+    assert (status, lines[-1]) == (1, "ci: 8 passed, 1 failed")
     assert any(line.startswith("---- lint: FAILED") for line in lines)
 
 

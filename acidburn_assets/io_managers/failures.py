@@ -27,6 +27,7 @@ class FailureLog:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._known: dict[str, tuple[str, Failures]] = {}  # object key -> (etag, record)
+        self.is_billed = not objects.url.startswith("file:")
 
     def of(self, key: dg.AssetKey, partition: str | None) -> Failures:
         """What is known of one partition; without attempts where nothing failed."""
