@@ -112,10 +112,16 @@ def test_a_pools_slice_is_known_without_an_event(manager: SliceIOManager) -> Non
     assert manager.stored(HEADERS, None) is None
 
 
-def test_a_forgotten_slice_counts_as_not_loaded(manager: SliceIOManager) -> None:
+def test_a_slice_that_lost_rows_is_forgotten_and_loaded_again(manager: SliceIOManager) -> None:
     made = Made(load_lineage)
     manager.store(LINEAGE, None, made, made_from="", run_id="run-1", is_forced=False)
-    manager.discard(LINEAGE, None)
+    assert not manager.discard_if_damaged(LINEAGE, None)
+    assert set(manager.listed(LINEAGE)) == {None}
+    with manager.postgres.connect(purpose="a test") as connection:
+        connection.execute("delete from acidburn.lineage")
+    assert set(manager.listed(LINEAGE)) == {None}  # the ledger does not know
+    assert manager.discard_if_damaged(LINEAGE, None)
+    assert manager.listed(LINEAGE) == {}
     assert manager.stored(LINEAGE, None) is None
     manager.store(LINEAGE, None, made, made_from="", run_id="run-2", is_forced=False)
     assert manager.stored(LINEAGE, None) is not None
