@@ -15,7 +15,6 @@ from acidburn_assets_tests.chaos.records import SHARDED
 from acidburn_assets_tests.chaos.stack import Bucket
 
 IN_BUCKET = ("chunks", "embeddings", "assignments")
-OWN_PREFIXES = ("_failures/", "_parts/")
 
 _TABLES = {
     "chunk_embeddings": "cluster_id, md5(embedding::text)",
@@ -77,7 +76,7 @@ def read(bucket: Bucket, dsn: str, datasets: Iterable[str]) -> Contents:
             record = json.loads(content)
             name = "/".join(filter(None, (record["asset"], record["shard"])))
             found.failures[name] = [attempt["kind"] for attempt in record["attempts"]]
-        elif "/history/" not in key:
+        elif "/history/" not in key and not key.startswith("_"):
             found.hashes[key] = _content_hash(key, content, metadata)
             _note(found, key, content)
     with psycopg.connect(dsn, autocommit=True) as connection:
