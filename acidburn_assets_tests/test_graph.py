@@ -378,9 +378,10 @@ def test_checks_ran_with_the_assets_that_they_are_of(world: World) -> None:
             "every_chunk_is_served",
         )
     }
-    of_datasets = {(name, QUARANTINE_CHECK, True) for name in samples.SHARDS}
+    owners = [*samples.SHARDS, *set(samples.POOL_OF.values())]
+    of_all = {(name, QUARANTINE_CHECK, True) for name in owners}
     found = {(one.asset_key.path[0], one.check_name, one.passed) for one in evaluations}
-    assert found == of_pools | of_datasets
+    assert found == of_pools | of_all
 
 
 def _forget_a_cluster(world: World) -> None:

@@ -7,6 +7,7 @@ on a copy of it, or on a world of its own where nothing was made yet.
 import io
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -196,7 +197,8 @@ def quick_records() -> Iterator[None]:
         return engines[url]
 
     def hurry(connection: Any, _: object) -> None:
-        connection.execute("pragma synchronous = off")
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = off")
 
     event.listen(Engine, "connect", hurry)
     with pytest.MonkeyPatch.context() as patch:

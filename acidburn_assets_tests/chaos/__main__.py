@@ -163,8 +163,9 @@ def _wait_for_room(injector: Injector) -> None:
     """Until few faults are healing, and a little longer."""
     while True:
         injector.look()
-        waiting = [one for one in injector.open() if time.time() - one.at < _HEAL_LIMIT_SECONDS]
-        if len(waiting) < _MAX_OPEN:
+        # work that was made for faults is there to be hit while it is done
+        waiting = [one for one in injector.inflicted if one.healed_at is None]
+        if sum(time.time() - one.at < _HEAL_LIMIT_SECONDS for one in waiting) < _MAX_OPEN:
             break
         time.sleep(1)
     time.sleep(injector.rng.random() * 3)

@@ -31,7 +31,7 @@ FULL = Size(
 )
 """Some minutes of undisturbed work on two cores, most of it embedding."""
 
-SHORT = Size({"notes": 3, "manual": 4}, 240, {"notes": "library", "manual": "library"})
+SHORT = Size({"manual": 6}, 240, {"manual": "library"})
 """Every asset of a dataset and of a pool once."""
 
 POISONED = "manual"
