@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -52,6 +53,8 @@ _MEDIAN_LIMIT_SECONDS = 60.0
 def main(n_faults: int, seed: int, short: bool, is_json: bool, keep: Path | None) -> None:
     """Breaks the graph in many ways and looks whether it heals by itself."""
     began = time.monotonic()
+    # told to end, it must still stop the servers and unmount the disk
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def tell(line: str) -> None:
         if not is_json:
