@@ -5,7 +5,8 @@
     │   ├── StoreUnavailable      the object store did not answer, or asked us to slow down
     │   ├── DatabaseUnavailable   Postgres is away or dropped the connection
     │   ├── ServiceUnavailable    a hub, an LLM or another service did not answer
-    │   └── WorkFolderUnavailable the local work folder is full or fails
+    │   ├── WorkFolderUnavailable the local work folder is full or fails
+    │   └── ProcessLost           a process or device that worked for us is gone
     └── PermanentError            retrying changes nothing: a person must mend something
         ├── ConfigError           a setting, datasets.yaml or a command's argument is wrong
         ├── SourceError           a dataset cannot be read as it is declared
@@ -46,6 +47,10 @@ class ServiceUnavailable(TransientError):
 
 class WorkFolderUnavailable(TransientError):
     """The local work folder is full or fails; nothing of the unfinished work was stored."""
+
+
+class ProcessLost(TransientError):
+    """A process or device that worked for us is gone; what was finished is kept."""
 
 
 class PermanentError(AcidburnError):
