@@ -8,14 +8,14 @@ even where it is killed. What they do is the business of who opens the pool.
 import multiprocessing
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from acidburn_assets.adapters.ahead import look_ahead
 from acidburn_assets.core.errors import ProcessLost
 
 Item = TypeVar("Item")
@@ -43,22 +43,18 @@ class Processes(Generic[Item, Result]):
         Raises:
             ProcessLost: a process ended before its time: killed, or out of memory.
         """
-        waiting: deque[Future[Result]] = deque()
         try:
-            for item in items:
-                waiting.append(self._executor.submit(self._work, item))
-                if len(waiting) >= self.n_processes * (1 + _LOOK_AHEAD):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from look_ahead(
+                items,
+                lambda item: self._executor.submit(self._work, item),
+                lambda future: future.result(),
+                n_ahead=self.n_processes * (1 + _LOOK_AHEAD) - 1,
+            )
         except BrokenProcessPool as error:
             raise ProcessLost(
                 f"one of {self.n_processes} worker processes ended before its time: it was killed, "
                 "or the machine has too little memory; run this again"
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @contextmanager
