@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -64,6 +64,13 @@ class FakeEncoder:
             total = np.sum([_direction(token, self.card.dim) for token in tokens], axis=0)
             vectors[row] = total / np.linalg.norm(total)
         return Encoded(vectors, n_tokens=int(n_tokens.sum()), n_truncated=0, seconds=0.001)
+
+    def embed_iter(
+        self, windows: Iterable[Sequence[str]], input_type: InputType
+    ) -> Iterator[Encoded]:
+        """Window after window, none ahead."""
+        for texts in windows:
+            yield self.encode(texts, input_type)
 
 
 @cache

@@ -1,24 +1,29 @@
 """The encoder: texts to unit vectors, with a model of sentence-transformers.
 
-sentence-transformers loads the model and is the reference; batches, number format and threads are
-ours. Before an encoder is handed out, canary texts must come out as the reference makes them, so a
-model that we would feed wrongly, or a number format that hurts it, never embeds anything.
+sentence-transformers loads the model and is the reference; batches, number format, attention and
+threads are ours. Before an encoder is handed out, canary texts must come out as the reference makes
+them, so a model that we would feed wrongly, or a number format that hurts it, never embeds
+anything. How a transformer is fed without padding is `adapters.packing`'s work; several devices at
+once are `adapters.encoder_pool`'s.
 """
 
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from acidburn_assets.adapters import models
+from acidburn_assets.adapters import models, packing
+from acidburn_assets.adapters.ahead import look_ahead
 from acidburn_assets.adapters.tokenizer import ModelTokenizer, read_tokenizer
 from acidburn_assets.core.embeddings import Encoded, Encoder, InputType, ModelCard, plan_batches
-from acidburn_assets.core.errors import ConfigError, ModelError
+from acidburn_assets.core.errors import ConfigError, ModelError, ProcessLost
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +37,14 @@ CPU_BATCH_TOKENS = 2048
 """A CPU gains nothing from larger batches: they leave its caches, and hold more padding.
 Source: measured with MiniLM on 2 cores, chunks a second of CPU at 2,048, 4,096 and 8,192 tokens:
 65, 59 and 45 of 84 tokens on average; 24, 24 and 24 near the maximum of 254."""
+
+GPU_BATCH_TOKENS = 65_536
+"""Of 1,024 values each: some 2 GB while a layer of XLM-RoBERTa-large is computed. A GPU with less
+halves it by itself. Chosen by arithmetic, not measured: 2 x 4,096 values of 2 bytes in the widest
+place, and enough rows for a matrix product to fill the chip."""
+
+WINDOWS_AHEAD = 1
+"""Windows that are tokenised, and wait for the device, beside the one whose vectors are awaited."""
 
 MIN_COSINE = 0.999
 """Between a canary's vector and the reference's. Source: measured with MiniLM, 0.99995 at worst
@@ -47,14 +60,26 @@ CANARIES = (
     "聚类把相似的文本放在一起。検索は意味の近さで答える。",
     "😀 👩‍👩‍👧 family, 🇩🇪 flag, 𝔘𝔫𝔦𝔠𝔬𝔡𝔢, \u200bzero width, tab\tand\r\nline",
     "Retrieval reads a map of clusters first and only then the passages inside them. " * 6,
+    "A long text has positions that a short one has not, and neighbours far away. " * 40,
 )
-"""Short and long, code, scripts without spaces, and characters outside the first plane."""
+"""Short and long, code, scripts without spaces, and characters outside the first plane. What a
+model cannot read whole is left out."""
 
 _logger = logging.getLogger(__name__)
 
 
+class _Begun(NamedTuple):
+    """Texts that are being encoded."""
+
+    n_tokens: np.ndarray  # (n,) int64
+    batches: list[np.ndarray]  # rows of each
+    made: "list[Future[torch.Tensor]]"  # vectors of each batch
+    input_type: InputType
+    at: float  # when
+
+
 class SentenceEncoder:
-    """A sentence-transformers model that is fed batches of like length.
+    """A sentence-transformers model that is fed batches of like length, or texts end to end.
 
     On a CPU each batch is one thread's work from start to end, and the batches share the cores:
     threads inside every product would wait for each other at each of its ends, and a vector would
@@ -62,11 +87,14 @@ class SentenceEncoder:
     maximum: 13.4 a second of CPU, against 9.3 for `SentenceTransformer.encode` with 2 threads; 20.2
     with bfloat16 products. Chunks of 84 tokens: 38, 17.5 and 66.
 
+    On a GPU one thread begins batch after batch and waits for none of them.
+
     Attributes:
         card: what the model is.
         device: where it runs.
         dtype: of its matrix products.
-        batch_tokens: most tokens of a batch, padding included.
+        is_packed: whether texts are fed end to end, without padding.
+        batch_tokens: most tokens of a batch, padding included; fewer once memory was too small.
     """
 
     def __init__(
@@ -76,57 +104,178 @@ class SentenceEncoder:
         card: ModelCard,
         *,
         device: str,
-        batch_tokens: int,
+        batch_tokens: int = 0,
     ) -> None:
         is_cpu = device == "cpu"
         self.card = card
         self.device = device
         self.dtype = "float32"
+        self.is_packed = False
         self._model = model
         self._pad_id = model.tokenizer.pad_token_id or 0
         self._tokenizer = tokenizer
-        self.batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS) if is_cpu else batch_tokens
-        self._n_threads = _n_cpu_threads() if is_cpu else 1
+        most = CPU_BATCH_TOKENS if is_cpu else GPU_BATCH_TOKENS
+        self.batch_tokens = min(batch_tokens or most, most) if is_cpu else batch_tokens or most
+        self._budget = self.batch_tokens
         self._prompts = {"document": card.document_prompt, "query": card.query_prompt}
+        self._threads = ThreadPoolExecutor(
+            _n_cpu_threads() if is_cpu else 1,
+            thread_name_prefix="encoder",
+            initializer=self._start_thread,
+        )
 
     def encode(self, texts: Sequence[str], input_type: InputType) -> Encoded:
         """Makes one unit vector per text, in the texts' order.
 
         Memory: one batch's activations per thread, and 4 bytes a token and 4 a value for all texts.
-        The same texts give the same vectors bit by bit, whatever the number of threads. In another
-        company a text's batch is padded otherwise: its values then move by 2e-7 at most in
-        float32, 1e-3 in bfloat16 (measured with MiniLM).
+        The same texts give the same vectors bit by bit, whatever the number of threads. Packed, on
+        a CPU, a text has the same vector in any company, bit by bit; padded, its values move by
+        2e-7 at most in float32, 1e-3 in bfloat16 (measured with MiniLM).
 
         Args:
             texts: without prompts.
             input_type: which of the model's prompts they get.
 
         Raises:
-            ModelError: a document is longer than the model reads; nothing is truncated. Or the
-                model made a value that is not finite, or the device has too little memory.
+            ModelError: a document is empty, or longer than the model reads; nothing is truncated.
+                Or the model made a value that is not finite, or the device has too little memory
+                for a single text.
             ConfigError: a query is longer than the model reads.
+            ProcessLost: the device failed.
         """
-        started = time.perf_counter()
+        return next(self.embed_iter([texts], input_type))
+
+    def embed_iter(
+        self, windows: Iterable[Sequence[str]], input_type: InputType
+    ) -> Iterator[Encoded]:
+        """Encodes window after window, each as `encode` does.
+
+        While the caller has a window's vectors, the next one is computed and one more is tokenised.
+
+        Args:
+            windows: drawn as they are needed.
+            input_type: as in `encode`.
+
+        Raises:
+            ModelError, ConfigError, ProcessLost: as `encode`, for the first window that fails; the
+                vectors of those before it have been given.
+        """
+        latest = 0.0  # when the window before was ready: none counts another's seconds
+
+        def finish(begun: _Begun) -> Encoded:
+            nonlocal latest
+            vectors = self._finish(begun)
+            ready = time.perf_counter()
+            seconds, latest = ready - max(begun.at, latest), ready
+            n_tokens = int(begun.n_tokens.sum())
+            return Encoded(vectors, n_tokens=n_tokens, n_truncated=0, seconds=seconds)
+
+        return look_ahead(
+            windows, lambda texts: self._begin(texts, input_type), finish, n_ahead=WINDOWS_AHEAD
+        )
+
+    def _begin(self, texts: Sequence[str], input_type: InputType) -> _Begun:
+        at = time.perf_counter()
         prompt = self._prompts[input_type]
+        _refuse_empty(texts, input_type)
         inputs = self._tokenizer.input_ids([prompt + text for text in texts])
         n_tokens = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))  # (n,)
         self._refuse_long(n_tokens, input_type)
-        batches = plan_batches(n_tokens, batch_tokens=self.batch_tokens)
-        vectors = np.empty((len(texts), self.card.dim), dtype=np.float32)
-        with ThreadPoolExecutor(self._n_threads, initializer=self._start_thread) as pool:
-            made = pool.map(lambda batch: self._forward([inputs[row] for row in batch]), batches)
-            for batch, batch_vectors in zip(batches, made, strict=True):
-                vectors[batch] = batch_vectors
-        if not np.isfinite(vectors).all():
+        batches = plan_batches(n_tokens, batch_tokens=self._budget, is_padded=not self.is_packed)
+        made = [
+            self._threads.submit(self._encode_batch, [inputs[row] for row in batch])
+            for batch in batches
+        ]
+        return _Begun(n_tokens, batches, made, input_type, at)
+
+    def _finish(self, begun: _Begun) -> np.ndarray:
+        """Vectors of all rows, (n, dim) float32."""
+        vectors = np.empty((len(begun.n_tokens), self.card.dim), dtype=np.float32)
+        try:
+            for batch, future in zip(begun.batches, begun.made, strict=True):
+                vectors[batch] = self._fetch(future.result())
+        finally:
+            for future in begun.made:
+                future.cancel()
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
             raise ModelError(
-                f"{self.card.name!r} made values that are not finite in {self.dtype}; "
-                "load it in float32"
+                f"{self.card.name!r} made values that are not finite in {self.dtype}, of "
+                f"{begun.input_type} {bad[0]} of {len(vectors)}; set ACIDBURN_DTYPE=float32"
             )
-        seconds = time.perf_counter() - started
-        return Encoded(vectors, n_tokens=int(n_tokens.sum()), n_truncated=0, seconds=seconds)
+        return vectors
+
+    def _fetch(self, vectors: "torch.Tensor") -> np.ndarray:
+        with _device_errors(self.device):
+            return np.asarray(vectors.cpu().numpy())
+
+    def _encode_batch(self, inputs: Sequence[np.ndarray]) -> "torch.Tensor":
+        """Vectors of one batch, (n, dim) float32 on the device; in pieces where memory is small."""
+        import torch
+
+        lengths = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))
+        pieces = plan_batches(lengths, batch_tokens=self._budget, is_padded=not self.is_packed)
+        if len(pieces) > 1:  # memory was too small since the batch was planned
+            made = [self._encode_batch([inputs[row] for row in piece]) for piece in pieces]
+            order = np.argsort(np.concatenate(pieces))
+            return torch.cat(made)[torch.from_numpy(order).to(made[0].device)]
+        with _device_errors(self.device):
+            vectors = self._try(inputs)
+        if vectors is not None:
+            return vectors
+        if len(inputs) == 1:
+            raise ModelError(
+                f"{self.device!r} has too little memory for one text of {lengths[0]} tokens; use a "
+                "device with more, or lower target_tokens in datasets.yaml"
+            )
+        longest = int(lengths.max())
+        total = int(lengths.sum()) if self.is_packed else longest * len(inputs)
+        self._budget = min(self._budget, max(longest, total // 2))
+        _logger.warning(
+            "%r has too little memory for %d tokens at once; from now on %d",
+            self.device,
+            total,
+            self._budget,
+        )
+        return self._encode_batch(inputs)
+
+    def _try(self, inputs: Sequence[np.ndarray]) -> "torch.Tensor | None":
+        """Vectors of one batch; None where memory is too small."""
+        import torch
+
+        try:
+            return self._forward(inputs)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # past the except clause the error, and with it what it holds of the device, is gone
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return None
+
+    def _forward(self, inputs: Sequence[np.ndarray]) -> "torch.Tensor":
+        """Vectors of one batch, (n, dim) float32 on the device."""
+        import torch
+
+        transformer, pooling, *others = self._model.children()
+        with torch.inference_mode():
+            if self.is_packed:
+                sentences = packing.encode_packed(transformer, pooling, inputs, device=self.device)
+                features: dict[str, Any] = {"sentence_embedding": sentences}
+            else:
+                features = transformer(self._padded(inputs))
+                features["token_embeddings"] = features["token_embeddings"].float()
+                features = pooling(features)
+            for module in others:
+                features = module(features)
+            # a model trained for it may be cut to its first values, before it is normalised
+            vectors = features["sentence_embedding"].float()[:, : self.card.dim]
+            return torch.nn.functional.normalize(vectors, dim=1)
 
     def reference(self, texts: Sequence[str]) -> dict[InputType, np.ndarray]:
         """The texts' vectors as sentence-transformers makes them: its tokenizer, its batches.
+
+        Of the model as it was loaded: asked for before `use`.
 
         Returns:
             (n, dim) float32, unit length, for each input type.
@@ -136,8 +285,8 @@ class SentenceEncoder:
         queries = self._model.encode_query(batch, show_progress_bar=False)
         return {"document": _unit(documents), "query": _unit(queries)}
 
-    def set_dtype(self, dtype: str) -> None:
-        """Has the transformer's products made in another number format; there is no way back.
+    def use(self, dtype: str, *, is_packed: bool) -> None:
+        """Has the model fed and computed otherwise than the reference; there is no way back.
 
         On a CPU only the products change, sums and norms stay float32: as fast, and half the
         error. Source: measured with MiniLM, 1 - cosine 1.9e-5 against 5.4e-5 with all of it in
@@ -145,9 +294,14 @@ class SentenceEncoder:
         """
         import torch
 
-        transformer = self._model[0]
-        target = getattr(torch, dtype)
+        transformer: Any = self._model[0]
         self.dtype = dtype
+        self.is_packed = is_packed
+        if is_packed:
+            packing.prepare(transformer)
+        if dtype == "float32":
+            return
+        target = getattr(torch, dtype)
         if self.device != "cpu":
             transformer.to(target)
             return
@@ -157,33 +311,16 @@ class SentenceEncoder:
                 layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(target),))
                 layer.register_forward_hook(lambda _, __, output: output.float())
 
+    @property
+    def can_pack(self) -> bool:
+        """Whether texts can be fed end to end, as far as the architecture goes."""
+        return packing.can_pack(self._model[0])
+
     def _start_thread(self) -> None:
         import torch
 
         if self.device == "cpu":
             torch.set_num_threads(1)  # of this thread's own products
-
-    def _forward(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors of one batch, (n, dim) float32."""
-        import torch
-
-        try:
-            with torch.inference_mode():
-                transformer, *others = self._model.children()
-                features = transformer(self._padded(inputs))
-                features["token_embeddings"] = features["token_embeddings"].float()
-                for module in others:
-                    features = module(features)
-                # a model trained for it may be cut to its first values, before it is normalised
-                vectors = features["sentence_embedding"].float()[:, : self.card.dim]
-                normalised = torch.nn.functional.normalize(vectors, dim=1)
-                return np.asarray(normalised.cpu().numpy())
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self.device!r} has too little memory for {len(inputs)} texts of at most "
-                f"{max(map(len, inputs))} tokens; lower ACIDBURN_BATCH_TOKENS "
-                f"(now {self.batch_tokens})"
-            ) from error
 
     def _padded(self, inputs: Sequence[np.ndarray]) -> "dict[str, torch.Tensor]":
         import torch
@@ -195,8 +332,8 @@ class SentenceEncoder:
             ids[row, : len(row_ids)] = row_ids
             mask[row, : len(row_ids)] = 1
         return {
-            "input_ids": torch.from_numpy(ids).to(self.device),
-            "attention_mask": torch.from_numpy(mask).to(self.device),
+            "input_ids": packing.upload(torch.from_numpy(ids), self.device),
+            "attention_mask": packing.upload(torch.from_numpy(mask), self.device),
         }
 
     def _refuse_long(self, n_tokens: np.ndarray, input_type: InputType) -> None:
@@ -254,7 +391,7 @@ def describe_device(device: str) -> str:
     import torch
 
     chosen = _choose_device(device)
-    dtype, *_ = *_choose_dtypes(chosen, "auto"), "float32"
+    dtype = _choose_dtypes(chosen, "auto")[0]
     if chosen.startswith("cuda"):
         gpu = torch.cuda.get_device_properties(chosen)
         what = f"{gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
@@ -269,7 +406,7 @@ def load_encoder(
     revision: str = "",
     device: str = "auto",
     dtype: Dtype = "auto",
-    batch_tokens: int = 8192,
+    batch_tokens: int = 0,
     hf_token: str = "",
     hub_endpoint: str | None = None,
 ) -> SentenceEncoder:
@@ -281,7 +418,8 @@ def load_encoder(
         device: `auto` (cuda, else mps, else cpu), `cpu`, `mps`, `cuda` or `cuda:N`.
         dtype: of the matrix products; `auto` is the fastest that the device is made for and with
             which the canaries agree.
-        batch_tokens: most tokens of a batch, padding included; `CPU_BATCH_TOKENS` at most on a CPU.
+        batch_tokens: most tokens of a batch, padding included; 0 is `CPU_BATCH_TOKENS` on a CPU,
+            which is also the most there, and else `GPU_BATCH_TOKENS`.
         hf_token: Hugging Face token; "" asks the hub as nobody.
         hub_endpoint: None is huggingface.co.
 
@@ -314,20 +452,25 @@ def load_encoder(
             f"{cosine:.4f} of the worst canary, {MIN_COSINE} is needed); set ACIDBURN_MODEL to "
             "another model"
         )
-    for candidate in candidates:
-        encoder.set_dtype(candidate)
+    for candidate, is_packed in product(candidates, (True, False)):
+        if is_packed and not (encoder.can_pack and packing.is_fast(device, candidate)):
+            continue
+        if (candidate, is_packed) == ("float32", False):
+            return encoder  # what was compared above
+        encoder.use(candidate, is_packed=is_packed)
         cosine = _worst_cosine(encoder, canaries, reference)
         if cosine >= MIN_COSINE:
             return encoder
         refusal = (
-            f"{card.name!r} is not used in {candidate} on {device!r}: cosine {cosine:.4f} of the "
-            f"worst canary to float32, {MIN_COSINE} is needed"
+            f"{card.name!r} is not used in {candidate}{' without padding' * is_packed} on "
+            f"{device!r}: cosine {cosine:.4f} of the worst canary to float32, {MIN_COSINE} is "
+            "needed"
         )
-        if dtype != "auto":
-            raise ModelError(f"{refusal}; load it in float32")
+        if not is_packed and dtype != "auto":
+            raise ModelError(f"{refusal}; set ACIDBURN_DTYPE=float32")
         _logger.warning(refusal)
         encoder = load()
-    return encoder
+    raise AssertionError("float32 is always the last candidate")
 
 
 def _card(
@@ -392,11 +535,11 @@ def _choose_device(device: str) -> str:
 
 
 def _choose_dtypes(device: str, dtype: Dtype) -> tuple[str, ...]:
-    """What to try instead of float32, best first."""
+    """What to try, best first; only what was asked for unless that is `auto`."""
     import torch
 
     if dtype == "float32":
-        return ()
+        return ("float32",)
     fast: tuple[str, ...] = ()
     if device.startswith("cuda"):
         # tensor cores: float16 from 7.0 on, bfloat16 from 8.0 on. float16 first, its values are
@@ -408,11 +551,11 @@ def _choose_dtypes(device: str, dtype: Dtype) -> tuple[str, ...]:
         has = torch.cpu.get_capabilities()
         fast = ("bfloat16",) if has.get("avx512_bf16") or has.get("amx_bf16") else ()
     if dtype == "auto":
-        return fast
+        return (*fast, "float32")
     if dtype not in fast:
         raise ModelError(
             f"{dtype} is no faster than float32 on this {device!r}, which is made for "
-            f"{list(fast) or 'float32 only'}; load the model in float32"
+            f"{list(fast) or 'float32 only'}; set ACIDBURN_DTYPE=float32, or auto"
         )
     return (dtype,)
 
@@ -424,6 +567,39 @@ def _n_cpu_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+def _refuse_empty(texts: Sequence[str], input_type: InputType) -> None:
+    """The chunker makes no blank chunk: a blank one is a damaged table's, or somebody else's."""
+    if input_type == "query":
+        return
+    for row, text in enumerate(texts):
+        if not text or text.isspace():
+            raise ModelError(
+                f"document {row} of {len(texts)} is blank: it has nothing that a vector could "
+                "stand for. Materialize its chunks again, or leave its row out of the table"
+            )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    # a CPU's allocator has no class of its own
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def _device_errors(device: str) -> Iterator[None]:
+    """A GPU that failed once answers nothing more in this process."""
+    import torch
+
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise ProcessLost(
+            f"{device!r} failed: {str(error).splitlines()[0]}. What was finished is kept; a new "
+            "process may find the device well again, else see its driver's log"
+        ) from error
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -143,6 +143,11 @@ def read_config(files: ModelFiles) -> ModelConfig:
     )
 
 
+def first_position(model_type: str, pad_id: int) -> int:
+    """Position of a text's first token, as the model numbers them."""
+    return pad_id + 1 if model_type in _PADDED_POSITIONS else 0
+
+
 def _modules(files: ModelFiles) -> list[tuple[str, str]]:
     """(kind, folder) of each module; "." is the model's own folder."""
     if not (files.folder / "modules.json").exists():
@@ -179,7 +184,7 @@ def _max_input_tokens(
     declared = sentence.get("max_seq_length") or tokenizer.get("model_max_length")
     positions = architecture.get("max_position_embeddings")
     if positions and architecture.get("model_type") in _PADDED_POSITIONS:
-        positions -= architecture["pad_token_id"] + 1
+        positions -= first_position(architecture["model_type"], architecture["pad_token_id"])
     # transformers writes 10**30 for "no limit", XLNet -1 for "any position"
     limits = [int(limit) for limit in (declared, positions) if limit and 0 < limit < 10**9]
     if not limits:

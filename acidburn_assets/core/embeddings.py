@@ -6,7 +6,7 @@ model's fingerprint. Loading models and tokenizers is `adapters.encoder`'s and
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -85,7 +85,7 @@ class Encoder(Protocol):
     card: ModelCard
     device: str  # cpu, cuda, cuda:1, mps
     dtype: str  # of its matrix products: float32, bfloat16, float16
-    batch_tokens: int  # most tokens of a batch, padding included
+    batch_tokens: int  # most tokens of a batch at first, padding included
 
     def encode(self, texts: Sequence[str], input_type: InputType) -> Encoded:
         """Makes one unit vector per text, in the texts' order.
@@ -93,6 +93,19 @@ class Encoder(Protocol):
         Raises:
             ModelError: a document is longer than the model reads; nothing is truncated.
             ConfigError: a query is.
+        """
+        ...
+
+    def embed_iter(
+        self, windows: Iterable[Sequence[str]], input_type: InputType
+    ) -> Iterator[Encoded]:
+        """Encodes window after window, each as `encode` does; the next one is computed meanwhile.
+
+        The seconds of the windows add up to the time that all took.
+
+        Raises:
+            ModelError, ConfigError: as `encode`, for the first window that fails; the vectors of
+                those before it have been given.
         """
         ...
 
@@ -164,21 +177,26 @@ def plan_windows(
     return windows
 
 
-def plan_batches(n_tokens: np.ndarray, *, batch_tokens: int) -> list[np.ndarray]:
-    """Groups texts of like length, so that little of a batch is padding.
+def plan_batches(n_tokens: np.ndarray, *, batch_tokens: int, is_padded: bool) -> list[np.ndarray]:
+    """Groups texts of like length.
 
-    A batch costs its rows times its longest row. The longest texts come first: what does not fit
-    into memory fails at once. Texts of equal length keep their order.
+    Padded, a batch costs its rows times its longest row, and texts of like length leave little
+    padding; else it costs its tokens. The longest texts come first: what does not fit into memory
+    fails at once. Texts of equal length keep their order.
 
     Args:
         n_tokens: (n,) int, of each text.
-        batch_tokens: most that a batch may cost, padding included; a text that is longer than
-            this is a batch by itself.
+        batch_tokens: most that a batch may cost; a text that is longer than this is a batch by
+            itself.
+        is_padded: whether all rows of a batch are made as long as its longest.
 
     Returns:
         Index arrays; every index of `n_tokens` is in exactly one.
     """
     order = np.argsort(-n_tokens, kind="stable")
+    if not is_padded:
+        windows = plan_windows(n_tokens[order], window_tokens=batch_tokens)
+        return [order[window.start : window.stop] for window in windows]
     batches = []
     start = 0
     while start < len(order):

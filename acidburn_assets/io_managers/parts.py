@@ -17,7 +17,8 @@ import logging
 import re
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core import keys, schemas
 from acidburn_assets.core.embeddings import Encoder, Tally
 from acidburn_assets.core.errors import (
+    AcidburnError,
     ObjectCorrupt,
     ObjectMissing,
     SchemaError,
@@ -161,44 +163,61 @@ class Parts:
     def embed(self, windows: Windows, tally: Tally) -> Iterator[pa.RecordBatch]:
         """The rows of `schemas.embeddings` of a shard, from parts where there are.
 
-        Memory: one part, and what `Encoder.encode` takes for a window.
+        Memory: one part, and what `Encoder.embed_iter` takes for the windows that it is ahead.
+        Whatever ends the encoding, the windows that were finished are stored as a part.
 
         Args:
             windows: of the shard.
             tally: counts what is encoded and what is taken over, each as what it is.
 
         Raises:
-            ModelError: as `Encoder.encode`, or a vector is not of unit length.
+            ModelError: as `Encoder.embed_iter`, or a vector is not of unit length.
+            ProcessLost, ServiceUnavailable: what encodes is gone.
             StoreError, StoreUnavailable: parts cannot be listed or written.
         """
         self._known = {listed.key for listed in self._store.list(self._of_shard)}
         unsaved = _Unsaved(0, self._part_seconds)
-        for window in windows.ranges:
-            if window.start < unsaved.first_row:
-                continue  # the part reaches farther than its first window
-            part = self._take(window.start, windows)
-            if part is not None:
-                self._write(unsaved)
-                unsaved = _Unsaved(window.start + part.rows.num_rows, self._part_seconds)
-                tally.resume(
-                    n_rows=part.rows.num_rows,
-                    n_tokens=part.n_tokens,
-                    n_truncated=part.n_truncated,
-                )
-                yield from part.rows.to_batches()
+        ranges = deque(windows.ranges)
+        while ranges:
+            part = self._take(ranges[0].start, windows)
+            if part is None:
+                # what lies before the next part is encoded in one go
+                unknown = [ranges.popleft()]
+                while ranges and not self._of_row(ranges[0].start):
+                    unknown.append(ranges.popleft())
+                unsaved = yield from self._encode(unknown, windows, unsaved, tally)
                 continue
-            encoded = self._model.encode(windows.texts(window), "document")
-            batch = embedding.record_batch(
-                windows.ids.slice(window.start, len(window)), encoded.vectors
+            self._write(unsaved)
+            unsaved = _Unsaved(ranges[0].start + part.rows.num_rows, self._part_seconds)
+            while ranges and ranges[0].start < unsaved.first_row:
+                ranges.popleft()  # a part holds several windows
+            tally.resume(
+                n_rows=part.rows.num_rows, n_tokens=part.n_tokens, n_truncated=part.n_truncated
             )
-            tally.add(encoded)
-            unsaved.tally.add(encoded)
+            yield from part.rows.to_batches()
+
+    def _encode(
+        self, ranges: Sequence[range], windows: Windows, unsaved: "_Unsaved", tally: Tally
+    ) -> Generator[pa.RecordBatch, None, "_Unsaved"]:
+        """The rows of windows; returns what of them is in no part yet."""
+        encoded = self._model.embed_iter(map(windows.texts, ranges), "document")
+        for window in ranges:
+            ids = windows.ids.slice(window.start, len(window))
+            try:
+                made = next(encoded)
+                batch = embedding.record_batch(ids, made.vectors)
+            except AcidburnError:
+                self._write(unsaved)  # what is finished is kept
+                raise
+            tally.add(made)
+            unsaved.tally.add(made)
             unsaved.batches.append(batch)
             # after the last window the shard itself is stored
             if unsaved.is_due and window.stop < len(windows.ids):
                 self._write(unsaved)
                 unsaved = _Unsaved(window.stop, self._part_seconds)
             yield batch
+        return unsaved
 
     def delete(self) -> None:
         """Removes all parts of the shard, once it is stored."""
@@ -216,12 +235,7 @@ class Parts:
 
     def _take(self, first_row: int, windows: Windows) -> _Part | None:
         """The longest part from this row on that proves right."""
-        found = []
-        for key in self._known:
-            name = _NAME.fullmatch(key.removeprefix(self._folder))
-            if name and int(name[1]) == first_row:
-                found.append((int(name[2]), key))
-        for end_row, key in sorted(found, reverse=True):
+        for end_row, key in self._of_row(first_row):
             try:
                 part = self._read(key, range(first_row, end_row), windows)
             except (ObjectMissing, ObjectCorrupt, SchemaError) as error:
@@ -230,6 +244,15 @@ class Parts:
             _logger.info("rows %d to %d are taken from %r", first_row, end_row, key)
             return part
         return None
+
+    def _of_row(self, first_row: int) -> list[tuple[int, str]]:
+        """End row and key of the parts that claim to begin there, the longest first."""
+        found = []
+        for key in self._known:
+            name = _NAME.fullmatch(key.removeprefix(self._folder))
+            if name and int(name[1]) == first_row:
+                found.append((int(name[2]), key))
+        return sorted(found, reverse=True)
 
     def _read(self, key: str, rows: range, windows: Windows) -> _Part:
         """A part, compared with its checksum and with the chunks that it claims to be of.

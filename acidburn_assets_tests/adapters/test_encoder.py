@@ -1,6 +1,8 @@
 import hashlib
 import shutil
 import socket
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from acidburn_assets.adapters import encoder
+from acidburn_assets.adapters import encoder, models, packing
 from acidburn_assets.adapters.encoder import SentenceEncoder
 from acidburn_assets.core import embeddings
 from acidburn_assets.core.embeddings import ModelCard
-from acidburn_assets.core.errors import ConfigError, ModelError
+from acidburn_assets.core.errors import ConfigError, ModelError, ProcessLost
 from acidburn_assets_tests import fakes
 from acidburn_assets_tests.adapters import tiny_model
 
@@ -52,6 +54,14 @@ def cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
 
 
+def reference(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """As sentence-transformers makes them, padded and in float32."""
+    from sentence_transformers import SentenceTransformer
+
+    vectors = SentenceTransformer(str(folder), device="cpu").encode(list(texts))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
 def rounded(vectors: np.ndarray) -> np.ndarray:
     return embeddings.matrix(embeddings.to_storage(vectors))
 
@@ -70,19 +80,34 @@ def test_vectors_are_of_unit_length_in_the_order_of_the_texts(minilm: SentenceEn
     assert np.abs(np.linalg.norm(encoded.vectors, axis=1) - 1).max() < 1e-6
     assert encoded.n_truncated == 0
     assert encoded.seconds > 0
-    reference = minilm.reference(TEXTS)["document"]
-    assert np.abs(encoded.vectors - reference).max() < 1e-5
+    expected = reference(models.find("minilm").folder, TEXTS)
+    assert np.abs(encoded.vectors - expected).max() < 1e-5
 
 
 def test_tokens_are_counted_with_the_special_ones(minilm: SentenceEncoder) -> None:
     assert minilm.encode(["one two three", "four"], "document").n_tokens == 5 + 3
 
 
-def test_a_vector_hardly_depends_on_its_company(minilm: SentenceEncoder) -> None:
-    together = minilm.encode(TEXTS, "document").vectors
-    alone = np.concatenate([minilm.encode([text], "document").vectors for text in TEXTS])
-    backwards = minilm.encode(TEXTS[::-1], "document").vectors[::-1]
-    for other in (alone, backwards):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_vector_does_not_depend_on_its_company(cpu_with_bfloat16: None, dtype: Any) -> None:
+    loaded = encoder.load_encoder("minilm", device="cpu", dtype=dtype, batch_tokens=512)
+    assert loaded.is_packed
+    together = loaded.encode(TEXTS, "document").vectors
+    alone = np.concatenate([loaded.encode([text], "document").vectors for text in TEXTS])
+    backwards = loaded.encode(TEXTS[::-1], "document").vectors[::-1]
+    assert (alone == together).all()
+    assert (backwards == together).all()
+
+
+def test_padded_a_vector_hardly_depends_on_its_company(
+    minilm: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "can_pack", lambda _: False)
+    padded = encoder.load_encoder("minilm", device="cpu", dtype="float32", batch_tokens=512)
+    assert not padded.is_packed
+    together = padded.encode(TEXTS, "document").vectors
+    alone = np.concatenate([padded.encode([text], "document").vectors for text in TEXTS])
+    for other in (alone, minilm.encode(TEXTS, "document").vectors):
         assert np.abs(other - together).max() < 1e-5  # measured: 2e-7
         # fp16 has steps of 2**-12 below a half: a value may fall to the other side of one
         assert np.abs(rounded(other) - rounded(together)).max() <= 2**-12
@@ -91,15 +116,55 @@ def test_a_vector_hardly_depends_on_its_company(minilm: SentenceEncoder) -> None
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_number_of_threads_changes_no_bit(
-    cpu_with_bfloat16: None, tiny_folder: Path, dtype: Any
+    cpu_with_bfloat16: None, tiny_folder: Path, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype=dtype, batch_tokens=64)
     texts = [text[:60] for text in TEXTS]
     made = []
     for n_threads in (1, 3):
-        loaded._n_threads = n_threads
+        monkeypatch.setattr(encoder, "_n_cpu_threads", lambda n=n_threads: n)
+        loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype=dtype, batch_tokens=64)
         made.append(loaded.encode(texts, "document").vectors.tobytes())
     assert made[0] == made[1]
+
+
+# ---- window after window --------------------------------------------------------------------
+
+
+def test_windows_come_out_as_if_each_were_encoded_by_itself(tiny: SentenceEncoder) -> None:
+    windows = [[text[:60] for text in TEXTS[start : start + 6]] for start in range(0, 20, 6)]
+    drawn: list[int] = []
+
+    def draw() -> Iterator[list[str]]:
+        for index, window in enumerate(windows):
+            drawn.append(index)
+            yield window
+
+    started = time.perf_counter()
+    made = tiny.embed_iter(draw(), "document")
+    seconds = 0.0
+    for index, window in enumerate(windows):
+        encoded = next(made)
+        # one more is under way while this one is looked at
+        assert drawn == list(range(min(index + 2, len(windows))))
+        alone = tiny.encode(window, "document")
+        assert (encoded.vectors == alone.vectors).all()
+        assert encoded.n_tokens == alone.n_tokens
+        seconds += encoded.seconds
+    assert next(made, None) is None
+    assert 0 < seconds <= time.perf_counter() - started
+
+
+def test_windows_before_one_that_fails_are_given(tiny: SentenceEncoder) -> None:
+    made = tiny.embed_iter([["a shard"], ["a range"], ["shard " * 200], ["never"]], "document")
+    assert len(next(made).vectors) == 1
+    with pytest.raises(ModelError, match="'tiny' reads 64"):
+        list(made)
+
+
+@pytest.mark.parametrize("blank", ["", "  \n"])
+def test_a_blank_document_is_refused_by_row(tiny: SentenceEncoder, blank: str) -> None:
+    with pytest.raises(ModelError, match="document 1 of 2 is blank"):
+        tiny.encode(["a shard", blank], "document")
 
 
 def test_no_text_is_no_vector(minilm: SentenceEncoder) -> None:
@@ -199,9 +264,59 @@ def test_a_dense_module_after_pooling_is_applied(tmp_path: Path) -> None:
     loaded = encoder.load_encoder(str(folder), device="cpu", dtype="float32")
     assert loaded.card.dim == 12
     vectors = loaded.encode(["a shard", "a cluster"], "document").vectors
-    assert np.abs(vectors - loaded.reference(["a shard", "a cluster"])["document"]).max() < 1e-6
+    assert np.abs(vectors - reference(folder, ["a shard", "a cluster"])).max() < 1e-6
     content = (folder / "model.safetensors").read_bytes()
     assert loaded.card.weights_sha256 != hashlib.sha256(content).hexdigest()
+
+
+# ---- without padding ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        {"pooling_mode": "cls"},
+        {"pooling_mode": "mean"},
+        {"pooling_mode": "max"},
+        {"pooling_mode": "mean_sqrt_len_tokens"},
+        {"pooling_mode": "weightedmean"},
+        {"pooling_mode": "lasttoken"},
+        {"pooling_mode": ["cls", "mean"]},
+    ],
+    ids=lambda pooling: str(pooling["pooling_mode"]),
+)
+def test_packed_texts_are_pooled_as_the_model_says(tmp_path: Path, pooling: Any) -> None:
+    folder = tiny_model.write(tmp_path / "tiny", pooling=pooling)
+    loaded = encoder.load_encoder(str(folder), device="cpu", dtype="float32")
+    assert loaded.is_packed
+    texts = ["a shard", "a contiguous range of the rows of a dataset", "聚类", "a"]
+    vectors = loaded.encode(texts, "document").vectors
+    assert np.abs(vectors - reference(folder, texts)).max() < 1e-5
+
+
+def test_positions_that_are_counted_wrongly_are_found_out(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """sentence-transformers 5.5 counted XLM-R's from 0 where it fed texts end to end."""
+    monkeypatch.setattr(packing, "first_position", lambda *_: 0)
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    assert "'tiny' is not used in float32 without padding on 'cpu': cosine " in caplog.text
+    assert not loaded.is_packed
+    texts = ["a shard", "a contiguous range of the rows of a dataset"]
+    assert np.abs(
+        loaded.encode(texts, "document").vectors - reference(tiny_folder, texts)
+    ).max() < (1e-5)
+
+
+def test_positions_go_on_over_texts_only_where_nobody_gives_them(tiny: SentenceEncoder) -> None:
+    """What the model would do by itself with the same tokens, and why positions are given."""
+    first, second = tiny._tokenizer.input_ids(["a shard", "a cluster"])
+    model = tiny._model[0].auto_model
+    ids = torch.from_numpy(np.concatenate([first, second]).astype(np.int64))[None]
+    counted = model.embeddings.create_position_ids_from_input_ids(ids, model.config.pad_token_id)
+    assert counted[0, len(first)] == len(first) + 2
+    own = models.first_position(model.config.model_type, model.config.pad_token_id)
+    assert (own, int(counted[0, 0])) == (2, 2)
 
 
 def test_a_model_cut_to_its_first_values_is_normalised_after_the_cut(
@@ -261,14 +376,15 @@ def test_a_number_format_that_hurts_the_model_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    set_dtype = SentenceEncoder.set_dtype
+    use = SentenceEncoder.use
 
-    def hurt(self: SentenceEncoder, dtype: str) -> None:
-        set_dtype(self, dtype)
-        with torch.no_grad():
-            torch.nn.init.normal_(self._model[0].model.embeddings.word_embeddings.weight)
+    def hurt(self: SentenceEncoder, dtype: str, *, is_packed: bool) -> None:
+        use(self, dtype, is_packed=is_packed)
+        if dtype == "bfloat16":
+            with torch.no_grad():
+                torch.nn.init.normal_(self._model[0].model.embeddings.word_embeddings.weight)
 
-    monkeypatch.setattr(SentenceEncoder, "set_dtype", hurt)
+    monkeypatch.setattr(SentenceEncoder, "use", hurt)
     loaded = encoder.load_encoder(str(tiny_folder), device="cpu")
     assert loaded.dtype == "float32"
     assert "'tiny' is not used in bfloat16 on 'cpu': cosine " in caplog.text
@@ -283,20 +399,74 @@ def test_values_that_are_not_finite_are_refused(tiny_folder: Path) -> None:
     loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
     with torch.no_grad():
         next(loaded._model.parameters()).fill_(torch.inf)
-    with pytest.raises(ModelError, match="'tiny' made values that are not finite in float32"):
+    with pytest.raises(ModelError, match="not finite in float32, of document 0 of 1"):
         loaded.encode(["a shard"], "document")
 
 
-def test_too_little_memory_says_what_to_lower(
+# ---- memory, and devices that go ------------------------------------------------------------
+
+
+def with_room_for(
+    loaded: SentenceEncoder, n_tokens: int, error: RuntimeError, patch: pytest.MonkeyPatch
+) -> list[int]:
+    """A device whose memory holds so many tokens; gives the list of what was tried."""
+    tried: list[int] = []
+    forward = loaded._forward
+
+    def limited(inputs: Sequence[np.ndarray]) -> torch.Tensor:
+        tried.append(sum(map(len, inputs)))
+        if tried[-1] > n_tokens:
+            raise error
+        return forward(inputs)
+
+    patch.setattr(loaded, "_forward", limited)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_where_memory_is_small_batches_become_small_for_good(
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: RuntimeError,
+) -> None:
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    texts = [text[:60] for text in TEXTS]
+    expected = loaded.encode(texts, "document")
+    assert expected.n_tokens > 256
+    tried = with_room_for(loaded, 80, error, monkeypatch)
+    made = loaded.encode(texts, "document")
+    assert (made.vectors == expected.vectors).all()
+    assert made.n_tokens == expected.n_tokens
+    assert "'cpu' has too little memory for" in caplog.text
+    assert loaded.batch_tokens == encoder.CPU_BATCH_TOKENS  # what windows are planned by
+    tried.clear()
+    assert (loaded.encode(texts, "document").vectors == expected.vectors).all()
+    assert max(tried) <= 80
+
+
+def test_too_little_memory_for_a_single_text_is_told(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    with_room_for(loaded, 3, torch.OutOfMemoryError("out of memory"), monkeypatch)
+    message = r"'cpu' has too little memory for one text of \d+ tokens; use a device with more"
+    with pytest.raises(ModelError, match=message):
+        loaded.encode(["a shard is a contiguous range", "a"], "document")
 
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(loaded._model[0], "forward", fail)
-    with pytest.raises(ModelError, match=r"'cpu' has too little memory .*ACIDBURN_BATCH_TOKENS"):
+def test_another_error_of_the_device_is_no_lack_of_memory(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    with_room_for(loaded, 0, torch.AcceleratorError("unspecified launch failure"), monkeypatch)
+    with pytest.raises(ProcessLost, match=r"'cpu' failed: .*unspecified launch failure"):
         loaded.encode(["a shard"], "document")
 
 

@@ -77,31 +77,44 @@ def test_tally_adds_up_what_was_encoded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_tokens", "batch_tokens", "batches"),
+    ("n_tokens", "batch_tokens", "is_padded", "batches"),
     [
-        ([], 10, []),
-        ([5], 10, [[0]]),
-        ([5, 5], 10, [[0, 1]]),
-        ([5, 5, 5], 10, [[0, 1], [2]]),
-        ([3, 9, 3, 3], 10, [[1], [0, 2, 3]]),
-        ([25, 4, 4], 10, [[0], [1, 2]]),  # longer than a batch may be: alone
-        ([0, 0, 0], 2, [[0, 1], [2]]),  # an empty text still costs a row
+        ([], 10, True, []),
+        ([], 10, False, []),
+        ([5], 10, True, [[0]]),
+        ([5, 5], 10, True, [[0, 1]]),
+        ([5, 5, 5], 10, True, [[0, 1], [2]]),
+        ([3, 9, 3, 3], 10, True, [[1], [0, 2, 3]]),
+        ([3, 6, 1, 3], 10, True, [[1], [0, 3, 2]]),
+        ([3, 6, 1, 3], 10, False, [[1, 0], [3, 2]]),  # nothing is made longer than it is
+        ([25, 4, 4], 10, True, [[0], [1, 2]]),  # longer than a batch may be: alone
+        ([25, 4, 4], 10, False, [[0], [1, 2]]),
+        ([0, 0, 0], 2, True, [[0, 1], [2]]),  # an empty text still costs a row
+        ([0, 0, 0], 2, False, [[0, 1], [2]]),
     ],
 )
 def test_batches_hold_texts_of_like_length_within_the_budget(
-    n_tokens: list[int], batch_tokens: int, batches: list[list[int]]
+    n_tokens: list[int], batch_tokens: int, is_padded: bool, batches: list[list[int]]
 ) -> None:
-    planned = embeddings.plan_batches(np.array(n_tokens, dtype=np.int64), batch_tokens=batch_tokens)
+    planned = embeddings.plan_batches(
+        np.array(n_tokens, dtype=np.int64), batch_tokens=batch_tokens, is_padded=is_padded
+    )
     assert [batch.tolist() for batch in planned] == batches
 
 
-@given(st.lists(st.integers(0, 300), max_size=80), st.integers(1, 1000))
-def test_every_text_is_in_one_batch_that_fits(n_tokens: list[int], batch_tokens: int) -> None:
+@given(st.lists(st.integers(0, 300), max_size=80), st.integers(1, 1000), st.booleans())
+def test_every_text_is_in_one_batch_that_fits(
+    n_tokens: list[int], batch_tokens: int, is_padded: bool
+) -> None:
     lengths = np.array(n_tokens, dtype=np.int64)
-    batches = embeddings.plan_batches(lengths, batch_tokens=batch_tokens)
+    batches = embeddings.plan_batches(lengths, batch_tokens=batch_tokens, is_padded=is_padded)
     assert sorted(row for batch in batches for row in batch) == list(range(len(n_tokens)))
+    costs = [
+        len(batch) * lengths[batch].max() if is_padded else lengths[batch].sum()
+        for batch in batches
+    ]
     assert all(
-        len(batch) == 1 or len(batch) * lengths[batch].max() <= batch_tokens for batch in batches
+        len(batch) == 1 or cost <= batch_tokens for batch, cost in zip(batches, costs, strict=True)
     )
     in_order = [lengths[row] for batch in batches for row in batch]
     assert in_order == sorted(in_order, reverse=True)

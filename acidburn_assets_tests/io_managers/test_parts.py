@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ from acidburn_assets.adapters.encoder import load_encoder
 from acidburn_assets.adapters.object_store import ObjectStore, open_store
 from acidburn_assets.core import embeddings, schemas
 from acidburn_assets.core.embeddings import Encoded, Encoder, InputType, Tally
-from acidburn_assets.core.errors import StoreUnavailable
+from acidburn_assets.core.errors import ProcessLost, StoreUnavailable
 from acidburn_assets.io_managers import parts
 from acidburn_assets.io_managers.base import Made
 from acidburn_assets.io_managers.objects import Batches, ParquetIOManager
@@ -345,6 +345,12 @@ def test_the_real_encoder_makes_the_same_bytes_in_one_go_and_in_parts(
                 raise Killed
             return model.encode(texts, input_type)
 
+        def embed_iter(
+            self, windows: Iterable[Sequence[str]], input_type: InputType
+        ) -> Iterator[Encoded]:
+            for texts in windows:
+                yield self.encode(texts, input_type)
+
     with monkeypatch.context() as patch:
         patch.setattr(parts, "PART_SECONDS", 60)
         whole = Shard(new_store("whole"), model)
@@ -359,8 +365,9 @@ def test_the_real_encoder_makes_the_same_bytes_in_one_go_and_in_parts(
     assert resumed.tally.n_tokens == whole.tally.n_tokens
     stored = object_store.read_table(cut, OBJECT_KEY)
     together = model.encode(texts, "document").vectors
-    cosines = (embeddings.matrix(stored["embedding"]) * together).sum(axis=1)
-    assert cosines.min() > 0.999
+    # a vector does not depend on its window: these are the same but for the rounding to fp16
+    rounded = embeddings.matrix(embeddings.to_storage(together))
+    assert (embeddings.matrix(stored["embedding"]) == rounded).all()
 
 
 # ---- when parts are written -----------------------------------------------------------------
@@ -392,6 +399,29 @@ def test_a_part_holds_the_windows_of_its_time(
     assert part_keys(store) == [PARTS_FOLDER + name for name in names]
     assert shard.parts.n_written == 3
     assert Shard(store, MortalEncoder()).make() == uninterrupted
+
+
+class FailingEncoder(MortalEncoder):
+    """Fails where the other is killed."""
+
+    def encode(self, texts: Sequence[str], input_type: InputType) -> Encoded:
+        try:
+            return super().encode(texts, input_type)
+        except Killed as error:
+            raise ProcessLost("'cuda:0' failed") from error
+
+
+def test_what_was_finished_before_the_device_failed_is_kept(
+    store: ObjectStore, uninterrupted: str
+) -> None:
+    encoder = FailingEncoder(n_windows=5)
+    with pytest.raises(ProcessLost):
+        Shard(store, encoder).make()
+    (key,) = part_keys(store)
+    assert rows_of([key]) == list(range(planned(encoder)[4].stop))
+    second = MortalEncoder()
+    assert Shard(store, second).make() == uninterrupted
+    assert second.asked == TEXTS[planned(encoder)[4].stop :]
 
 
 def test_a_shard_of_less_than_a_minute_writes_no_part(store: ObjectStore) -> None:

@@ -1,0 +1,171 @@
+"""Texts fed to a transformer end to end, without padding.
+
+Every token of a batch is a token of a text: nothing is computed for padding, and a product over all
+tokens is one. Only attention knows where a text ends, so attention is ours: on a GPU torch's
+attention for variable lengths, elsewhere text by text. The model itself stays transformers'.
+
+Positions are given, not left to the model: it would count them on from one text to the next.
+Source: sentence-transformers 5.5 did so for XLM-R with flash attention, and its vectors were wrong
+(its pull request 3879).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from acidburn_assets.adapters.models import first_position
+
+if TYPE_CHECKING:
+    import torch
+
+_ATTENTION = "acidburn_packed"
+
+_TYPES = frozenset(["bert", "camembert", "roberta", "xlm-roberta"])
+"""Model types whose tokens see all of their own text, know their place from `position_ids` alone,
+and whose attention can be replaced. Source: their modules in transformers 5.23."""
+
+
+def can_pack(transformer: Any) -> bool:
+    """Whether a model's texts can be fed end to end.
+
+    Args:
+        transformer: the first module of a model of sentence-transformers.
+    """
+    return bool(transformer.auto_model.config.model_type in _TYPES)
+
+
+def is_fast(device: str, dtype: str) -> bool:
+    """Whether the device has attention for variable lengths in this number format: torch's for
+    CUDA computes in two bytes only."""
+    return not device.startswith("cuda") or dtype in ("float16", "bfloat16")
+
+
+def prepare(transformer: Any) -> None:
+    """Replaces the model's attention; from now on it reads what is packed, and nothing else."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(_ATTENTION, _attend)
+    AttentionMaskInterface.register(_ATTENTION, _no_mask)
+    transformer.auto_model.set_attn_implementation(_ATTENTION)
+
+
+def encode_packed(
+    transformer: Any, pooling: Any, inputs: Sequence[np.ndarray], *, device: str
+) -> "torch.Tensor":
+    """One vector per text, as the pooling of the model makes it.
+
+    Args:
+        transformer: prepared.
+        pooling: the module behind it.
+        inputs: token ids of each text, special tokens included  # (n_tokens,) int32
+        device: of the model.
+
+    Returns:
+        (n, width) float32, on the device.
+    """
+    import torch
+
+    config = transformer.auto_model.config
+    lengths = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))  # (n,)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    # of every token its place in its own text  # (T,)
+    places = np.arange(ends[-1]) - np.repeat(starts, lengths)
+    positions = places + first_position(config.model_type, config.pad_token_id)
+    bounds = np.concatenate([[0], ends]).astype(np.int32)  # (n + 1,)
+    tokens = (
+        transformer.auto_model(
+            input_ids=upload(torch.from_numpy(np.concatenate(inputs).astype(np.int64)), device)[
+                None
+            ],
+            position_ids=upload(torch.from_numpy(positions), device)[None],
+            cu_seq_lens_q=upload(torch.from_numpy(bounds), device),
+            max_length_q=int(lengths.max()),
+        )
+        .last_hidden_state[0]
+        .float()
+    )  # (T, width)
+    mode = pooling.pooling_mode
+    if mode == "cls":
+        first: torch.Tensor = tokens.index_select(0, upload(torch.from_numpy(starts), device))
+        return first
+    if mode == "mean":
+        of_text = upload(torch.from_numpy(lengths), device)
+        pooled: torch.Tensor = torch.segment_reduce(tokens, "mean", lengths=of_text)
+        return pooled
+    return torch.cat([_pool(pooling, text) for text in torch.split(tokens, lengths.tolist())])
+
+
+def upload(values: "torch.Tensor", device: str) -> "torch.Tensor":
+    """Values on the device; a GPU copies them while we go on."""
+    if not device.startswith("cuda"):
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def _pool(pooling: Any, tokens: "torch.Tensor") -> "torch.Tensor":
+    """(1, width) of a text's (n_tokens, width)."""
+    import torch
+
+    mask = torch.ones((1, len(tokens)), dtype=torch.int64, device=tokens.device)
+    features = pooling({"token_embeddings": tokens[None], "attention_mask": mask})
+    pooled: torch.Tensor = features["sentence_embedding"]
+    return pooled
+
+
+def _no_mask(*_: object, **__: object) -> None:
+    """Attention is told where texts end; there is nothing to mask."""
+
+
+def _attend(
+    module: Any,  # noqa: ARG001 - transformers' interface
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: None,  # noqa: ARG001 - transformers' interface
+    *,
+    cu_seq_lens_q: "torch.Tensor",
+    max_length_q: int,
+    scaling: float | None = None,
+    **_: object,
+) -> "tuple[torch.Tensor, None]":
+    """Attention of every token to all tokens of its own text.
+
+    Args:
+        module: unused.
+        query: (1, heads, T, head_dim); key and value too.
+        key: see query.
+        value: see query.
+        attention_mask: none.
+        cu_seq_lens_q: (n + 1,) int32, where texts begin and the last one ends.
+        max_length_q: of the longest text.
+        scaling: of the scores.
+
+    Returns:
+        (1, T, heads, head_dim), and no weights.
+    """
+    import torch
+
+    if query.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        packed: Any = varlen_attn(
+            query[0].transpose(0, 1),  # (T, heads, head_dim)
+            key[0].transpose(0, 1),
+            value[0].transpose(0, 1),
+            cu_seq_lens_q,
+            cu_seq_lens_q,
+            max_length_q,
+            max_length_q,
+            scale=scaling,
+            num_splits=1,  # a text's sums do not depend on its company
+        )
+        return packed[None], None
+    lengths = cu_seq_lens_q.diff().tolist()
+    texts = zip(*(torch.split(one, lengths, dim=2) for one in (query, key, value)), strict=True)
+    attended = [
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
+        for q, k, v in texts
+    ]
+    return torch.cat(attended, dim=2).transpose(1, 2), None
