@@ -49,6 +49,7 @@ def build_resources(
             model=configured.acidburn_model,
             revision=configured.acidburn_model_revision,
             device=configured.acidburn_device,
+            dtype=configured.acidburn_dtype,
             batch_tokens=configured.acidburn_batch_tokens,
         ),
         "labeler": LabelerResource(

@@ -43,6 +43,7 @@ class EncoderResource(dg.ConfigurableResource[Encoder]):
     model: str
     revision: str
     device: str
+    dtype: str
     batch_tokens: int
 
     def create(self) -> Encoder:
@@ -63,6 +64,7 @@ class EncoderResource(dg.ConfigurableResource[Encoder]):
                 "acidburn_model": self.model,
                 "acidburn_model_revision": self.revision,
                 "acidburn_device": self.device,
+                "acidburn_dtype": self.dtype,
                 "acidburn_batch_tokens": self.batch_tokens,
             }
         )

@@ -60,8 +60,15 @@ class Settings(BaseSettings):
     """`minilm`: all-MiniLM-L6-v2 from the package; otherwise a sentence-transformers model, for
     example BAAI/bge-m3, or a folder that holds one."""
     acidburn_model_revision: str = ""
-    acidburn_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    acidburn_batch_tokens: int = Field(8192, ge=64)
+    acidburn_device: str = "auto"
+    """`auto` (all GPUs, else the CPU), `cpu`, `mps`, `cuda` (all GPUs), or some GPUs:
+    `cuda:0,cuda:1`."""
+    acidburn_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the matrix products; `auto`: the fastest that the device is made for and that agrees."""
+    acidburn_batch_tokens: int = Field(0, ge=0)
+    """Most tokens of a batch; 0: as many as the device is best with."""
+    acidburn_usd_per_hour: float = Field(0.0, ge=0)
+    """What the machine that embeds costs, so that embeddings tell what they cost."""
     hf_token: SecretStr = SecretStr("")
 
     # labels; empty key: keyless labels

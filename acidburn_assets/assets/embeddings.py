@@ -1,5 +1,6 @@
 """`D/embeddings[shard]`: one unit vector per chunk, in the chunks' order."""
 
+import time
 from collections.abc import Iterator
 from functools import cache
 
@@ -18,6 +19,9 @@ from acidburn_assets.io_managers.parts import Parts, Windows, made_by
 from acidburn_assets.partitions import shard_partitions
 from acidburn_assets.resources import EncoderResource, StoreResource
 from acidburn_assets.settings import Settings
+
+PROGRESS_SECONDS = 30
+"""Between two lines of the run's log that say how far a shard has come. Chosen, not measured."""
 
 SHARDS_PER_RUN = 32
 """One model load serves so many shards; see `chunks.SHARDS_PER_RUN` for why it is its own."""
@@ -55,6 +59,7 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         check_budget(plan, dataset.budget_usd)
         encoders.observe_in_run(context.instance, encoder)
         load = cache(encoder.create)
+        usd_per_hour = settings.acidburn_usd_per_hour
 
         def make(partition: str | None) -> Made:
             shard = specs.require(partition)
@@ -71,9 +76,15 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
             )
 
             def batches() -> Iterator[pa.RecordBatch]:
+                told = time.monotonic()
                 with objects.open_parquet(chunks.object_key(shard)) as file:
                     windows = Windows(file, batch_tokens=model.batch_tokens)
-                    yield from parts.embed(windows, tally)
+                    for batch in parts.embed(windows, tally):
+                        if time.monotonic() - told >= PROGRESS_SECONDS:
+                            told = time.monotonic()
+                            progress = tally.progress(len(windows.ids), usd_per_hour=usd_per_hour)
+                            context.log.info(f"shard {shard}: {progress}")
+                        yield batch
 
             return Made(
                 Batches(
@@ -94,7 +105,7 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
                     "parts": parts.n_written,
                     "chunks_per_second": round(tally.rows_per_second, 1),
                     "tokens_per_second": round(tally.tokens_per_second),
-                    **specs.COST_FREE,
+                    "cost_usd": round(tally.cost_usd(usd_per_hour), 4),
                 },
             )
 

@@ -119,7 +119,7 @@ class Tally:
     n_truncated: int = 0
     n_resumed_rows: int = 0  # of n_rows, encoded earlier
     n_resumed_tokens: int = 0  # of n_tokens
-    seconds: float = 0.0  # inside the encoder, now
+    seconds: float = 0.0  # that encoding took, now
 
     def add(self, encoded: Encoded) -> None:
         """Counts one call of `Encoder.encode`."""
@@ -145,6 +145,26 @@ class Tally:
     def tokens_per_second(self) -> float:
         """0 before anything was encoded."""
         return (self.n_tokens - self.n_resumed_tokens) / self.seconds if self.seconds else 0.0
+
+    def cost_usd(self, usd_per_hour: float) -> float:
+        """What the machine cost while it encoded, now."""
+        return self.seconds / 3600 * usd_per_hour
+
+    def progress(self, n_rows: int, *, usd_per_hour: float = 0.0) -> str:
+        """For a person: `1,200 of 5,000 chunks, 240 a second, 16 s to go, $0.02 so far`.
+
+        Args:
+            n_rows: of the whole.
+            usd_per_hour: what the machine costs; 0 is not worth a word.
+        """
+        told = [f"{self.n_rows:,} of {n_rows:,} chunks"]
+        if self.rows_per_second:
+            seconds = (n_rows - self.n_rows) / self.rows_per_second
+            to_go = f"{seconds / 60:,.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+            told += [f"{self.rows_per_second:,.4g} a second", f"{to_go} to go"]
+        if usd_per_hour:
+            told.append(f"${self.cost_usd(usd_per_hour):,.2f} so far")
+        return ", ".join(told)
 
 
 def plan_windows(

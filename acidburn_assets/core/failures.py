@@ -14,6 +14,7 @@ from acidburn_assets.core.errors import (
     NotMaterialized,
     ObjectCorrupt,
     ObjectMissing,
+    ProcessLost,
     TransientError,
 )
 from acidburn_assets.core.records import Record
@@ -21,8 +22,8 @@ from acidburn_assets.core.records import Record
 Kind = Literal["refused", "blocked", "held", "unavailable", "crashed", "stopped"]
 """refused: the work itself failed. blocked: what it is made from is lost or damaged, which is
 mended where that was made. held: a setting or a budget forbids it. unavailable: a store, database
-or service was away. crashed: the process died with the partition in its hands. stopped: a person
-ended the run."""
+or service was away. crashed: the process, or a device, died with the partition in its hands.
+stopped: a person ended the run."""
 
 _BLOCKED = (NotMaterialized, ObjectMissing, ObjectCorrupt)
 _HELD = (BudgetError, ConfigError)
@@ -136,6 +137,8 @@ class Failures(Record):
 
 def kind_of(error: BaseException) -> Kind:
     """Whose fault an error is."""
+    if isinstance(error, ProcessLost):
+        return "crashed"
     if isinstance(error, TransientError):
         return "unavailable"
     if isinstance(error, _BLOCKED):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from acidburn_assets.adapters import embedded_postgres, object_store, sources
+from acidburn_assets.adapters import embedded_postgres, encoder_pool, object_store, sources
 from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import tokenizer as tokenizers
+from acidburn_assets.adapters.encoder import Dtype
 from acidburn_assets.adapters.labeler import Labeler
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, migrate
@@ -103,20 +104,28 @@ def _tokenizer(model: str, revision: str, token: str) -> Tokenizer:
 
 
 def load_encoder(settings: Settings) -> Encoder:
-    """The embedding model, loaded onto its device once per process."""
+    """The embedding model, loaded onto its devices once per process."""
     return _encoder(
         settings.acidburn_model,
         settings.acidburn_model_revision,
         settings.acidburn_device,
+        settings.acidburn_dtype,
         settings.acidburn_batch_tokens,
         settings.hf_token.get_secret_value(),
     )
 
 
 @lru_cache(maxsize=1)
-def _encoder(model: str, revision: str, device: str, batch_tokens: int, token: str) -> Encoder:
-    return encoders.load_encoder(
-        model, revision=revision, device=device, batch_tokens=batch_tokens, hf_token=token
+def _encoder(
+    model: str, revision: str, device: str, dtype: Dtype, batch_tokens: int, token: str
+) -> Encoder:
+    return encoder_pool.load_encoders(
+        model,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        hf_token=token,
     )
 
 

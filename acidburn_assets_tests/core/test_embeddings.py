@@ -120,6 +120,17 @@ def test_every_text_is_in_one_batch_that_fits(
     assert in_order == sorted(in_order, reverse=True)
 
 
+def test_progress_tells_rate_time_to_go_and_cost() -> None:
+    tally = embeddings.Tally()
+    assert tally.progress(5_000, usd_per_hour=3.6) == "0 of 5,000 chunks, $0.00 so far"
+    tally.resume(n_rows=1_000, n_tokens=9, n_truncated=0)
+    assert tally.progress(5_000) == "1,000 of 5,000 chunks"
+    tally.add(Encoded(np.zeros((2_000, 4)), n_tokens=9, n_truncated=0, seconds=20.0))
+    told = "3,000 of 5,000 chunks, 100 a second, 20 s to go, $0.02 so far"
+    assert tally.progress(5_000, usd_per_hour=3.6) == told
+    assert tally.progress(903_000).endswith("100 a second, 150 min to go")
+
+
 def test_what_was_encoded_earlier_counts_but_not_as_speed() -> None:
     tally = Tally()
     tally.resume(n_rows=100, n_tokens=1000, n_truncated=2)

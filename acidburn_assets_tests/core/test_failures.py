@@ -134,6 +134,7 @@ def test_a_record_is_read_back() -> None:
     [
         (errors.StoreUnavailable("away"), "unavailable"),
         (errors.DatabaseUnavailable("away"), "unavailable"),
+        (errors.ProcessLost("a GPU failed"), "crashed"),
         (errors.ObjectMissing("upstream is gone"), "blocked"),
         (errors.ObjectCorrupt("upstream is damaged"), "blocked"),
         (errors.NotMaterialized("upstream is not made"), "blocked"),
