@@ -1,12 +1,14 @@
 """A sentence-transformers model that is made on the spot: XLM-R in shape, random in its weights.
 
 Like bge-m3 it pools the first token, numbers its positions from 2, and has a tokenizer of its own,
-here trained on a few sentences.
+here trained on a few sentences: by `tokenizers`, or by sentencepiece as XLM-R's was.
 """
 
 import json
 from pathlib import Path
 from typing import Any
+
+from acidburn_assets_tests.adapters import xlmr_tokenizer
 
 POSITIONS = 66
 MAX_INPUT_TOKENS = 64  # what 66 positions hold when they are numbered from 2
@@ -24,6 +26,7 @@ _SENTENCES = (
 def write(
     folder: Path,
     *,
+    sentencepiece: bool = False,
     pooling: dict[str, Any] | None = None,
     prompts: dict[str, str] | None = None,
     sentence: dict[str, Any] | None = None,
@@ -33,30 +36,27 @@ def write(
 
     Args:
         folder: is made.
+        sentencepiece: whether the tokenizer is one of XLM-R's kind, its sentencepiece file beside
+            tokenizer.json.
         pooling: of 1_Pooling/config.json, besides the dimension; first token where it is None.
         prompts: of config_sentence_transformers.json.
         sentence: sentence_bert_config.json, left out where it is None.
         dense: width of a Dense module after pooling, none where it is None.
     """
     import torch
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from transformers import XLMRobertaConfig, XLMRobertaModel
 
-    backend = _train_tokenizer()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        cls_token="<s>",
-        pad_token="<pad>",
-        eos_token="</s>",
-        sep_token="</s>",
-        unk_token="<unk>",
-        model_max_length=POSITIONS,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if sentencepiece:
+        tokenizer = xlmr_tokenizer.train(_SENTENCES * 10, folder, n_pieces=300)
+    else:
+        tokenizer = _train_tokenizer()
+    tokenizer.model_max_length = POSITIONS
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     model = XLMRobertaModel(
         XLMRobertaConfig(
-            vocab_size=backend.get_vocab_size(),
+            vocab_size=len(tokenizer),
             hidden_size=DIM,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -98,6 +98,7 @@ def write(
 
 def _train_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.Unigram())
     backend.normalizer = normalizers.NFKC()
@@ -112,7 +113,15 @@ def _train_tokenizer() -> Any:
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return backend
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+    )
 
 
 def _write_json(path: Path, content: Any) -> None:
