@@ -50,6 +50,10 @@ def build_resources(
             revision=configured.acidburn_model_revision,
             device=configured.acidburn_device,
             batch_tokens=configured.acidburn_batch_tokens,
+            server_url=configured.acidburn_embeddings_url,
+            server_model=configured.acidburn_embeddings_model,
+            server_batch=configured.acidburn_embeddings_batch,
+            server_requests=configured.acidburn_embeddings_requests,
         ),
         "labeler": LabelerResource(
             model=configured.acidburn_label_model,
