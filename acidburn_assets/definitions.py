@@ -51,6 +51,10 @@ def build_resources(
             device=configured.acidburn_device,
             dtype=configured.acidburn_dtype,
             batch_tokens=configured.acidburn_batch_tokens,
+            server_url=configured.acidburn_embeddings_url,
+            server_model=configured.acidburn_embeddings_model,
+            server_batch=configured.acidburn_embeddings_batch,
+            server_requests=configured.acidburn_embeddings_requests,
         ),
         "labeler": LabelerResource(
             model=configured.acidburn_label_model,

@@ -5,6 +5,7 @@ Secrets are never resource configuration: they would be shown by the UI and stor
 """
 
 import dagster as dg
+from pydantic import Field
 
 from acidburn_assets import settings
 from acidburn_assets.adapters.labeler import Labeler
@@ -45,9 +46,14 @@ class EncoderResource(dg.ConfigurableResource[Encoder]):
     device: str
     dtype: str
     batch_tokens: int
+    server_url: str = ""
+    """Of the server that makes the vectors; empty: they are made here."""
+    server_model: str = ""
+    server_batch: int = Field(32, ge=1)
+    server_requests: int = Field(8, ge=1)
 
     def create(self) -> Encoder:
-        """Loads the model: seconds to minutes, once per process."""
+        """Loads the model, or asks the server for it: seconds to minutes, once per process."""
         return backends.load_encoder(self._settings())
 
     def card(self) -> ModelCard:
@@ -66,6 +72,10 @@ class EncoderResource(dg.ConfigurableResource[Encoder]):
                 "acidburn_device": self.device,
                 "acidburn_dtype": self.dtype,
                 "acidburn_batch_tokens": self.batch_tokens,
+                "acidburn_embeddings_url": self.server_url,
+                "acidburn_embeddings_model": self.server_model,
+                "acidburn_embeddings_batch": self.server_batch,
+                "acidburn_embeddings_requests": self.server_requests,
             }
         )
 

@@ -7,9 +7,10 @@ Every name is documented in `deploy/env.example`, and a test holds the two toget
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from acidburn_assets.core import datasets
@@ -70,6 +71,16 @@ class Settings(BaseSettings):
     acidburn_usd_per_hour: float = Field(0.0, ge=0)
     """What the machine that embeds costs, so that embeddings tell what they cost."""
     hf_token: SecretStr = SecretStr("")
+    acidburn_embeddings_url: str = ""
+    """Of a server with `/v1/embeddings` (TEI, vLLM, infinity), up to and with /v1; empty: vectors
+    are made here."""
+    acidburn_embeddings_key: SecretStr = SecretStr("")
+    acidburn_embeddings_model: str = ""
+    """What the server calls the model; empty: ACIDBURN_MODEL."""
+    acidburn_embeddings_batch: int = Field(32, ge=1)
+    """Most texts of a request."""
+    acidburn_embeddings_requests: int = Field(8, ge=1)
+    """Most requests at once."""
 
     # labels; empty key: keyless labels
     xai_api_key: SecretStr = SecretStr("")
@@ -92,6 +103,14 @@ class Settings(BaseSettings):
     acidburn_gpu_runs: int = Field(1, ge=1)
     acidburn_postgres_runs: int = Field(2, ge=1)
     """Most runs at once that chunk or cluster, embed, load."""
+
+    @field_validator("acidburn_embeddings_url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            raise ValueError("URLs are shown, put the key into ACIDBURN_EMBEDDINGS_KEY")
+        return url
 
     @property
     def pool_limits(self) -> dict[str, int]:

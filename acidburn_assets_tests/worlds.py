@@ -49,6 +49,7 @@ SECRETS = {
     "SUPABASE_PASSWORD": "s3cretSupabase&word",
     "XAI_API_KEY": "xai-s3cretLabelKey",
     "HF_TOKEN": "hf_s3cretHubToken",
+    "ACIDBURN_EMBEDDINGS_KEY": "emb-s3cretServerKey",
 }
 """Values that nothing may write or show."""
 

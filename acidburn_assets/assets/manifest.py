@@ -8,8 +8,8 @@ from acidburn_assets.adapters import pictures
 from acidburn_assets.adapters.object_store import ObjectInfo
 from acidburn_assets.assets import specs
 from acidburn_assets.core.datasets import Dataset
-from acidburn_assets.core.errors import ModelError, NotMaterialized, ObjectCorrupt
-from acidburn_assets.core.manifest import Manifest, ManifestEntry
+from acidburn_assets.core.errors import NotMaterialized, ObjectCorrupt
+from acidburn_assets.core.manifest import MadeBy, Manifest, ManifestEntry, check_models
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.core.shards import Shard
 from acidburn_assets.io_managers import versions
@@ -65,14 +65,19 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
                     f"{embeddings_key.to_user_string()} are missing, first {missing[0]!r}: "
                     "materialize them first"
                 )
-            entries = tuple(
-                _entry(
-                    shard,
-                    versions.require_materialization(context.instance, embeddings_key, shard.key),
-                    embeddings.info(shard.key),
-                    chunks_key,
-                    model=card.fingerprint,
+            records = {
+                shard.key: versions.require_materialization(
+                    context.instance, embeddings_key, shard.key
                 )
+                for shard in shards
+            }
+            check_models(
+                {key: _made_by(record) for key, record in records.items()},
+                MadeBy(card.fingerprint, card.dim),
+                dataset=dataset.name,
+            )
+            entries = tuple(
+                _entry(shard, records[shard.key], embeddings.info(shard.key), chunks_key)
                 for shard in shards
             )
             sealed = Manifest(
@@ -131,13 +136,16 @@ def _rates(
     }
 
 
+def _made_by(record: dg.EventLogRecord) -> MadeBy:
+    figures = versions.figures_of(record)
+    return MadeBy(figures.get("model", "unknown"), figures.get("dim", 0))
+
+
 def _entry(
     shard: Shard,
     record: dg.EventLogRecord,
     stored: ObjectInfo,
     chunks_key: dg.AssetKey,
-    *,
-    model: str,
 ) -> ManifestEntry:
     tags = versions.tags_of(record)
     recorded = versions.data_version(tags)
@@ -146,17 +154,11 @@ def _entry(
             f"{stored.key!r} holds {stored.sha256[:12]}, but {recorded[:12]} was recorded for "
             f"shard {shard.key!r}: materialize the shard again"
         )
-    figures = versions.figures_of(record)
-    if figures["model"] != model:
-        raise ModelError(
-            f"shard {shard.key!r} was embedded by model {figures['model']}, the encoder in use is "
-            f"{model}: materialize the shard again, or set ACIDBURN_MODEL back"
-        )
     return ManifestEntry(
         shard=shard.key,
         first_row=shard.first_row,
         n_rows=shard.n_rows,
-        n_chunks=figures["rows"],
+        n_chunks=versions.figures_of(record)["rows"],
         sha256=recorded,
         chunks_sha256=versions.input_version(tags, chunks_key),
         event_id=record.storage_id,

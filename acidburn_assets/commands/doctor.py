@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from acidburn_assets import settings
-from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import object_store
 from acidburn_assets.adapters import postgres as database
 from acidburn_assets.commands.presentation import format_bytes, format_seconds
@@ -123,7 +122,7 @@ def _model(configured: Settings) -> str:
 
 
 def _device(configured: Settings) -> str:
-    return encoders.describe_device(configured.acidburn_device)
+    return backends.describe_device(configured)
 
 
 def _labels(configured: Settings) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from acidburn_assets.core import schemas
-from acidburn_assets.core.errors import ModelError, SchemaError
+from acidburn_assets.core.errors import ConfigError, ModelError, SchemaError
 from acidburn_assets.core.records import Record
 
 ENCODER_VERSION = 1
@@ -225,6 +225,31 @@ def plan_batches(n_tokens: np.ndarray, *, batch_tokens: int, is_padded: bool) ->
         batches.append(order[start:end])
         start = end
     return batches
+
+
+def refuse_long(n_tokens: np.ndarray, input_type: InputType, *, model: str, limit: int) -> None:
+    """Refuses texts that a model would not read whole: nothing is ever truncated.
+
+    Args:
+        n_tokens: (n,) int, of each text, special tokens and prompt included.
+        input_type: of all of them.
+        model: its name.
+        limit: most tokens that it reads.
+
+    Raises:
+        ModelError: a document is too long.
+        ConfigError: a query is.
+    """
+    too_long = np.flatnonzero(n_tokens > limit)
+    if not len(too_long):
+        return
+    row = int(too_long[0])
+    which = f"{input_type} {row} of {len(n_tokens)} has {n_tokens[row]} tokens"
+    if input_type == "query":
+        raise ConfigError(f"{which}, {model!r} reads {limit}; shorten the query")
+    raise ModelError(
+        f"{which}, {model!r} reads {limit}; materialize its chunks with this model's tokenizer"
+    )
 
 
 def to_storage(vectors: np.ndarray) -> pa.FixedSizeListArray:

@@ -6,8 +6,13 @@ Source: Dagster 1.13.27, `SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD`.
 """
 
 import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from acidburn_assets.core.errors import ModelError
 from acidburn_assets.core.records import Record
+
+_SHOWN_SHARDS = 5
 
 
 class ManifestEntry(Record):
@@ -57,3 +62,40 @@ class Manifest(Record):
         lines = "".join(f"{entry.shard} {entry.sha256}\n" for entry in self.entries)
         head = f"{self.dataset} {self.revision} {self.model} {self.dim}\n"
         return hashlib.sha256((head + lines).encode()).hexdigest()
+
+
+class MadeBy(NamedTuple):
+    """Which model a shard's vectors are of, as its record says."""
+
+    model: str  # fingerprint
+    dim: int
+
+
+def check_models(shards: Mapping[str, MadeBy], encoder: MadeBy, *, dataset: str) -> None:
+    """Refuses shards whose vectors are not of the encoder in use: two models share no space.
+
+    Args:
+        shards: by key, all that would be sealed.
+        encoder: in use.
+        dataset: whose shards they are.
+
+    Raises:
+        ModelError: names the shards, by the model that made them.
+    """
+    others: dict[MadeBy, list[str]] = {}
+    for key, made in shards.items():
+        if made != encoder:
+            others.setdefault(made, []).append(key)
+    if not others:
+        return
+    told = "; ".join(
+        f"{made.model} ({made.dim}-d) made {len(keys)}: {', '.join(keys[:_SHOWN_SHARDS])}"
+        + (", …" if len(keys) > _SHOWN_SHARDS else "")
+        for made, keys in others.items()
+    )
+    raise ModelError(
+        f"{sum(map(len, others.values()))} of {len(shards)} shards of {dataset!r} were embedded by "
+        f"another model than the encoder in use, {encoder.model} ({encoder.dim}-d): {told}. "
+        f"Materialize {dataset}/embeddings of these shards again, or set ACIDBURN_MODEL and "
+        "ACIDBURN_MODEL_REVISION back"
+    )

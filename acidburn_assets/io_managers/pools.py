@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.core import embeddings as embedding
+from acidburn_assets.core import schemas
 from acidburn_assets.core.datasets import Pool
 from acidburn_assets.core.errors import ModelError, ObjectCorrupt, SchemaError
 from acidburn_assets.core.labels import ClusterSample, Passage
@@ -60,7 +61,12 @@ class PoolTables:
         return Tables(self._store, dg.AssetKey([dataset, asset]))
 
     def take(
-        self, asset: str, chosen: Mapping[str, np.ndarray], columns: Sequence[str]
+        self,
+        asset: str,
+        chosen: Mapping[str, np.ndarray],
+        columns: Sequence[str],
+        *,
+        schema: pa.Schema | None = None,
     ) -> pa.Table:
         """Chosen rows of one asset, in the order of shards and rows.
 
@@ -68,12 +74,19 @@ class PoolTables:
             asset: `chunks`, `embeddings` or `assignments`.
             chosen: `dataset/shard` to its rows, (m,) int64, rising.
             columns: to read.
+            schema: that every shard must have, where it is given.
+
+        Raises:
+            SchemaError: a shard has another one, or there is no row.
         """
         parts = []
         for name in sorted(chosen):
             dataset, shard = name.split("/")
             offset = 0
-            for batch in self.table(dataset, asset).batches(shard, columns):
+            table = self.table(dataset, asset)
+            for batch in table.batches(shard, columns):
+                if schema is not None:
+                    schemas.check(batch, schema, key=table.object_key(shard))
                 inside = chosen[name] - offset
                 inside = inside[(inside >= 0) & (inside < batch.num_rows)]
                 if len(inside):
@@ -93,11 +106,13 @@ class PoolTables:
 
         Raises:
             ObjectCorrupt: a shard's object is another than the manifest says.
+            SchemaError: a shard's vectors are not of the manifests' dimension.
         """
         for name in chosen:
             dataset, shard = name.split("/")
             self.check_sealed(dataset, shard, manifests[dataset])
-        return self.take("embeddings", chosen, ["chunk_id", "embedding"])
+        schema = schemas.embeddings(next(iter(manifests.values())).dim)
+        return self.take("embeddings", chosen, ["chunk_id", "embedding"], schema=schema)
 
     def check_sealed(self, dataset: str, shard: str, manifest: Manifest) -> None:
         """Refuses a shard that is no longer the one that the manifest sealed.

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from acidburn_assets.adapters import embedded_postgres, encoder_pool, object_store, sources
+from acidburn_assets.adapters import (
+    embedded_postgres,
+    embedding_server,
+    encoder_pool,
+    object_store,
+    sources,
+)
 from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import tokenizer as tokenizers
+from acidburn_assets.adapters.embedding_server import Server
 from acidburn_assets.adapters.encoder import Dtype
 from acidburn_assets.adapters.labeler import Labeler
 from acidburn_assets.adapters.object_store import ObjectStore
@@ -104,14 +111,20 @@ def _tokenizer(model: str, revision: str, token: str) -> Tokenizer:
 
 
 def load_encoder(settings: Settings) -> Encoder:
-    """The embedding model, loaded onto its devices once per process."""
+    """The embedding model, loaded onto its devices or found on its server, once per process."""
+    token = settings.hf_token.get_secret_value()
+    model, revision = settings.acidburn_model, settings.acidburn_model_revision
+    if settings.acidburn_embeddings_url:
+        return _server_encoder(
+            model, revision, _server(settings), settings.acidburn_batch_tokens, token
+        )
     return _encoder(
-        settings.acidburn_model,
-        settings.acidburn_model_revision,
+        model,
+        revision,
         settings.acidburn_device,
         settings.acidburn_dtype,
         settings.acidburn_batch_tokens,
-        settings.hf_token.get_secret_value(),
+        token,
     )
 
 
@@ -126,6 +139,42 @@ def _encoder(
         dtype=dtype,
         batch_tokens=batch_tokens,
         hf_token=token,
+    )
+
+
+@lru_cache(maxsize=1)
+def _server_encoder(
+    model: str, revision: str, server: Server, batch_tokens: int, token: str
+) -> Encoder:
+    return embedding_server.load_encoder(
+        model, server, revision=revision, batch_tokens=batch_tokens, hf_token=token
+    )
+
+
+def _server(settings: Settings) -> Server:
+    return Server(
+        settings.acidburn_embeddings_url,
+        settings.acidburn_embeddings_model or settings.acidburn_model,
+        settings.acidburn_embeddings_key,
+        batch_inputs=settings.acidburn_embeddings_batch,
+        n_requests=settings.acidburn_embeddings_requests,
+    )
+
+
+def describe_device(settings: Settings) -> str:
+    """What vectors are made on, for a person: a device of this machine, or a server that answers.
+
+    Raises:
+        ModelError: there is no such device, or the server has another model.
+        ConfigError, ServiceUnavailable: see `embedding_server.describe_server`.
+    """
+    if not settings.acidburn_embeddings_url:
+        return encoders.describe_device(settings.acidburn_device)
+    return embedding_server.describe_server(
+        settings.acidburn_model,
+        _server(settings),
+        revision=settings.acidburn_model_revision,
+        hf_token=settings.hf_token.get_secret_value(),
     )
 
 

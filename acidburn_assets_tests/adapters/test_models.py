@@ -3,6 +3,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,18 +300,63 @@ def test_a_hub_in_trouble_during_the_download_may_be_asked_again(hub: Hub, tiny:
         models.find(NAME, hub_endpoint=hub.endpoint)
 
 
-def test_no_network_may_pass(hub: Hub) -> None:
+def assert_says_how_to_fetch(said: str, cache: Path) -> None:
+    command = "hf download owner/tiny --include '*.json' --include '*.txt' --include '*.model' "
+    command += "--include '*.safetensors' --include '*pytorch_model*.bin'"
+    assert f"`{command}`" in said
+    assert f"fills {str(cache / 'hub' / 'models--owner--tiny')!r}, from where it is read" in said
+    assert "set ACIDBURN_MODEL=FOLDER" in said
+    assert "ACIDBURN_MODEL=minilm, which comes with the package" in said
+
+
+def test_no_network_may_pass(hub: Hub, tmp_path: Path) -> None:
     hub.server_close()
-    with pytest.raises(ServiceUnavailable, match="hub did not answer for model 'owner/tiny'"):
+    with pytest.raises(ServiceUnavailable, match="hub did not answer for model") as refused:
         models.find(NAME, hub_endpoint=hub.endpoint)
+    assert_says_how_to_fetch(str(refused.value), tmp_path)
 
 
-def test_offline_says_which_model_needs_no_network(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+def test_offline_says_how_to_fetch_and_where_it_would_be_read(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE forbids .* 'minilm', which needs no"):
+    with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE forbids .* unset it, or") as refused:
         models.find(NAME, hub_endpoint=hub.endpoint)
+    assert_says_how_to_fetch(str(refused.value), tmp_path)
+    with pytest.raises(ModelError, match="hf download owner/tiny --revision v2 --include"):
+        models.find(NAME, revision="v2", hub_endpoint=hub.endpoint)
+
+
+def test_what_the_command_fetches_is_read_offline(
+    hub: Hub, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command of the advice, by the client's own program, on a machine of its own."""
+    sha = push(hub, tiny, **{"onnx/model.onnx": b"not wanted"})
+    patterns = [*models._SMALL_FILES, *models._WEIGHT_FILES]
+    command = ["hf", "download", NAME, *(part for one in patterns for part in ("--include", one))]
+    environment = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+    }
+    program = str(Path(sys.executable).with_name("hf"))
+    finished = subprocess.run(
+        [program, *command[1:]], env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    loaded = encoder.load_encoder(NAME, device="cpu", hub_endpoint=hub.endpoint)
+    assert (loaded.card.name, loaded.card.revision) == (NAME, sha)
+
+
+@pytest.mark.parametrize("kinds", [["Transformer"], ["Transformer", "Normalize"]])
+def test_a_model_without_pooling_is_told_so(editable: Path, kinds: list[str]) -> None:
+    listed = [{"type": f"sentence_transformers.models.{kind}", "path": ""} for kind in kinds]
+    write_json(editable / "modules.json", listed)
+    with pytest.raises(ModelError, match=r"'tiny' has no Pooling among its modules.* Add the one"):
+        models.read_config(models.find(str(editable)))
 
 
 def write_json(path: Path, content: Any) -> None:

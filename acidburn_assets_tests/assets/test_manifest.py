@@ -1,10 +1,14 @@
 """`D/manifest`: what is sealed is what was recorded, or nothing is."""
 
+from pathlib import Path
+
 import pyarrow.parquet as pq
+import pytest
 
 from acidburn_assets.adapters.object_store import write_parquet
 from acidburn_assets.core.manifest import Manifest
 from acidburn_assets_tests import samples
+from acidburn_assets_tests.adapters import tiny_model
 from acidburn_assets_tests.worlds import World, acidburn
 
 SHARD = "notes/embeddings/000001.parquet"
@@ -42,3 +46,19 @@ def test_a_shard_that_is_gone_is_not_sealed(copied_world: World) -> None:
     (line, _) = finished.err.splitlines()
     assert line.startswith("notes/manifest: ")
     assert f"{SHARD} is not there: materialize notes/embeddings first" in line
+
+
+def test_shards_of_another_model_are_named_with_what_would_mend_it(
+    copied_world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tiny_model.write(tmp_path / "tiny")
+    monkeypatch.setenv("ACIDBURN_MODEL", str(folder))
+    before = copied_world.snapshot()
+    finished = acidburn("materialize", "notes", "--only", "manifest", "--force")
+    assert finished.code == 1
+    line = next(line for line in finished.err.splitlines() if line.startswith("notes/manifest: "))
+    shards = samples.SHARDS["notes"]
+    assert f"{len(shards)} of {len(shards)} shards of 'notes' were embedded by another" in line
+    assert f"(384-d) made {len(shards)}: {', '.join(shards)}" in line
+    assert "Materialize notes/embeddings of these shards again, or set ACIDBURN_MODEL" in line
+    assert copied_world.snapshot().rewritten_since(before) == set()

@@ -115,3 +115,13 @@ def test_a_model_that_is_nowhere_is_named(world: World, monkeypatch: pytest.Monk
     code, findings = examine()
     assert (code, unusable(findings)) == (1, ["model"])
     assert "nobody/no-such-model" in str(findings["model"]["remark"])
+
+
+def test_an_embedding_server_that_is_away_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACIDBURN_EMBEDDINGS_URL", "http://127.0.0.1:1/v1")
+    code, findings = examine()
+    assert (code, unusable(findings)) == (1, ["device"])
+    remark = str(findings["device"]["remark"])
+    assert "the embedding server at http://127.0.0.1:1/v1 does not answer: no connection" in remark

@@ -106,6 +106,18 @@ def test_a_pool_of_two_models_is_refused(copied_world: World) -> None:
         tables.manifests()
 
 
+def test_vectors_of_another_dimension_than_the_manifest_s_are_refused(
+    copied_world: World,
+) -> None:
+    tables = pool_tables(copied_world)
+    manifests = {
+        name: sealed.model_copy(update={"dim": 1024}) for name, sealed in tables.manifests().items()
+    }
+    chosen = {"notes/000000": np.array([0])}
+    with pytest.raises(SchemaError, match=r"notes/embeddings/000000.*\[384\], not .*\[1024\]"):
+        tables.take_embeddings(chosen, manifests)
+
+
 def test_a_shard_that_is_not_the_sealed_one_is_refused(copied_world: World) -> None:
     tables = pool_tables(copied_world)
     manifests = tables.manifests()

@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from acidburn_assets import settings
+from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import sources
 from acidburn_assets.adapters.object_store import open_store
 from acidburn_assets.adapters.object_store.file import FileStore
@@ -13,6 +14,7 @@ from acidburn_assets.adapters.object_store.s3 import S3Store
 from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.runtime import backends
+from acidburn_assets_tests.adapters import embedding_service
 
 HUB = Dataset(
     name="books", source="huggingface", path="someone/books", licence="MIT",
@@ -123,6 +125,36 @@ def test_a_model_is_loaded_once_and_is_the_one_described(
     assert backends.load_encoder(settings.load()) is encoder
     assert encoder.card == backends.describe_model(current)
     assert backends.load_tokenizer(current).max_tokens == encoder.card.max_tokens
+
+
+def test_a_server_makes_the_vectors_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    minilm = encoders.load_encoder("minilm", device="cpu", dtype="float32")
+    with embedding_service.running(minilm, "all-MiniLM-L6-v2") as service:
+        service.key = "emb-5ecr3t"
+        current = configured(
+            monkeypatch,
+            ACIDBURN_EMBEDDINGS_URL=service.url,
+            ACIDBURN_EMBEDDINGS_KEY="emb-5ecr3t",
+            ACIDBURN_EMBEDDINGS_MODEL="all-MiniLM-L6-v2",
+            ACIDBURN_EMBEDDINGS_BATCH="4",
+        )
+        encoder = backends.load_encoder(current)
+        assert backends.load_encoder(settings.load()) is encoder
+        assert encoder.card == backends.describe_model(current)
+        long = "word " * 254
+        assert encoder.encode([long], "document").n_tokens == 256
+        service.requests.clear()
+        encoder.encode(["one"] * 10, "document")
+        assert sorted(len(body["input"]) for body in service.requests) == [2, 4, 4]
+        assert backends.describe_device(current).startswith(f"{service.url}: 'all-MiniLM-L6-v2' ")
+        assert "emb-5ecr3t" not in repr(current)
+    backends._server_encoder.cache_clear()
+
+
+def test_a_password_in_the_server_s_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="put the key into ACIDBURN_EMBEDDINGS_KEY") as refused:
+        configured(monkeypatch, ACIDBURN_EMBEDDINGS_URL="http://me:5ecr3t@127.0.0.1:1/v1")
+    assert "5ecr3t" not in str(refused.value)
 
 
 def test_there_is_no_labeler_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
