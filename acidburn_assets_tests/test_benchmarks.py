@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from acidburn_assets.adapters.tokenizer import load_tokenizer
 from acidburn_assets.core.documents import Document
+from acidburn_assets_tests.fakes import FakeTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -163,11 +164,40 @@ def test_neighbors_kept_are_those_of_the_reference() -> None:
 
 
 def test_skewed_texts_are_beginnings_of_passages_and_mostly_short() -> None:
-    passages = [" ".join(map(str, range(200)))]
-    lengths = sorted(len(text.split()) for text in embed.skew(passages, 101))
-    assert lengths[0] >= 1
-    assert embed.MEDIAN_WORDS / 2 < lengths[50] < embed.MEDIAN_WORDS * 2
-    assert lengths[-1] > 4 * lengths[50]
+    passages = [" ".join(map(str, range(300)))]
+    texts = embed.skew(passages, 101, FakeTokenizer())
+    assert all(passages[0].startswith(text) for text in texts)
+    lengths = sorted(len(text.split()) for text in texts)
+    assert lengths[0] >= embed.LEAST_TOKENS
+    assert embed.MEDIAN_TOKENS * 0.8 < lengths[50] < embed.MEDIAN_TOKENS * 1.2
+    assert 3 * lengths[50] < lengths[-1] <= 256
+
+
+def test_encoders_are_compared_and_summed_up_in_the_last_line() -> None:
+    arguments = ["--long", "11", "--skewed", "12", "--rounds", "1", "--json"]
+    finished = CliRunner().invoke(embed.command, arguments, catch_exceptions=False)
+    assert finished.exit_code == 0, finished.output
+    *_, whole, last = finished.stdout.splitlines()
+    said = json.loads(last)
+    assert list(said) == [
+        *("skewed_vs_32", "skewed_vs_512", "near_max_vs_32"),
+        *("min_cosine", "recall_at_10", "bf16_units"),
+    ]
+    assert said["min_cosine"] > 0.9998
+    assert 0.8 < said["recall_at_10"] <= 1
+    rows = json.loads(whole)["rows"]
+    (reference,) = (row for row in rows if row["encoder"] == "skewed: SentenceTransformer, 32")
+    assert abs(reference["1 - cosine, worst"]) < 1e-12
+    assert reference["recall@10"] == 1
+
+
+def test_without_a_gpu_its_benchmark_says_that_it_was_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    finished = CliRunner().invoke(embed.command, ["--device", "cuda"])
+    assert finished.exit_code == 2
+    assert finished.stderr == "not run: no CUDA device here\n"
 
 
 def test_absent_evaluation_data_is_named_and_ends_with_two(

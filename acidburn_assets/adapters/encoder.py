@@ -98,6 +98,7 @@ class SentenceEncoder:
 
     Attributes:
         card: what the model is.
+        tokenizer: its own.
         device: where it runs.
         dtype: of its matrix products.
         is_packed: whether texts are fed end to end, without padding.
@@ -120,7 +121,7 @@ class SentenceEncoder:
         self.is_packed = False
         self._model = model
         self._pad_id = model.tokenizer.pad_token_id or 0
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         most = CPU_BATCH_TOKENS if is_cpu else GPU_BATCH_TOKENS
         self.batch_tokens = min(batch_tokens or most, most) if is_cpu else batch_tokens or most
         self._budget = self.batch_tokens
@@ -185,7 +186,7 @@ class SentenceEncoder:
         at = time.perf_counter()
         prompt = self._prompts[input_type]
         _refuse_empty(texts, input_type)
-        inputs = self._tokenizer.input_ids([prompt + text for text in texts])
+        inputs = self.tokenizer.input_ids([prompt + text for text in texts])
         n_tokens = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))  # (n,)
         self._refuse_long(n_tokens, input_type)
         batches = plan_batches(n_tokens, batch_tokens=self._budget, is_padded=not self.is_packed)
@@ -345,7 +346,7 @@ class SentenceEncoder:
 
     def _refuse_long(self, n_tokens: np.ndarray, input_type: InputType) -> None:
         refuse_long(
-            n_tokens, input_type, model=self.card.name, limit=self._tokenizer.max_input_tokens
+            n_tokens, input_type, model=self.card.name, limit=self.tokenizer.max_input_tokens
         )
 
 

@@ -55,7 +55,7 @@ def connect(service: Service, tiny: SentenceEncoder) -> Callable[..., ServerEnco
 
     def make(batch_tokens: int = 0, **changes: Any) -> ServerEncoder:
         server = server_of(service, **changes)
-        return ServerEncoder(server, tiny._tokenizer, tiny.card, batch_tokens=batch_tokens)
+        return ServerEncoder(server, tiny.tokenizer, tiny.card, batch_tokens=batch_tokens)
 
     return make
 
@@ -128,7 +128,7 @@ def test_requests_keep_to_their_limits_and_run_side_by_side(
     assert sum(sizes) == len(TEXTS)
     assert max(sizes) <= 5
     for body in service.requests:
-        n_tokens = sum(map(len, tiny._tokenizer.input_ids(body["input"])))
+        n_tokens = sum(map(len, tiny.tokenizer.input_ids(body["input"])))
         assert n_tokens <= 64 or len(body["input"]) == 1
     assert service.n_most_at_once == 3
 
@@ -300,7 +300,7 @@ def test_a_server_that_refuses_full_length_may_serve_shorter_texts(
     said = {"error": {"message": "This model's maximum context length is 60 tokens."}}
 
     def refuse(_number: int, texts: list[str], answer: Answer) -> Answer:
-        longest = max(map(len, tiny._tokenizer.input_ids(texts)))
+        longest = max(map(len, tiny.tokenizer.input_ids(texts)))
         return Answer(said, 400) if longest > 60 else answer
 
     service.behave = refuse

@@ -219,7 +219,7 @@ def test_the_first_token_is_pooled_where_the_model_says_so(
 
     text = "a shard is a range"
     model = XLMRobertaModel.from_pretrained(tiny_folder)
-    ids = tiny._tokenizer.input_ids([text])[0]
+    ids = tiny.tokenizer.input_ids([text])[0]
     with torch.inference_mode():
         first = model(torch.from_numpy(ids.astype(np.int64))[None]).last_hidden_state[0, 0].numpy()
     vector = tiny.encode([text, "a much longer text, so that there is padding"], "document").vectors
@@ -233,7 +233,7 @@ def test_positions_that_start_behind_the_padding_reach_the_limit(tiny: SentenceE
     n_tokens = 0
     while n_tokens != tiny.card.max_tokens:
         full = full[:-1]
-        n_tokens = int(tiny._tokenizer.count([full])[0])
+        n_tokens = int(tiny.tokenizer.count([full])[0])
         assert n_tokens >= tiny.card.max_tokens
     assert tiny.encode([full], "document").n_tokens == tiny_model.MAX_INPUT_TOKENS
     with pytest.raises(ModelError, match="has 65 tokens, 'tiny' reads 64"):
@@ -310,7 +310,7 @@ def test_positions_that_are_counted_wrongly_are_found_out(
 
 def test_positions_go_on_over_texts_only_where_nobody_gives_them(tiny: SentenceEncoder) -> None:
     """What the model would do by itself with the same tokens, and why positions are given."""
-    first, second = tiny._tokenizer.input_ids(["a shard", "a cluster"])
+    first, second = tiny.tokenizer.input_ids(["a shard", "a cluster"])
     model = tiny._model[0].auto_model
     ids = torch.from_numpy(np.concatenate([first, second]).astype(np.int64))[None]
     counted = model.embeddings.create_position_ids_from_input_ids(ids, model.config.pad_token_id)

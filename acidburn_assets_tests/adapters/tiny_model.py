@@ -1,18 +1,38 @@
 """A sentence-transformers model that is made on the spot: XLM-R in shape, random in its weights.
 
+It is tiny unless another size is asked for; `BGE_M3` is the size of BAAI/bge-m3.
+
 Like bge-m3 it pools the first token, numbers its positions from 2, and has a tokenizer of its own,
 here trained on a few sentences: by `tokenizers`, or by sentencepiece as XLM-R's was.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from acidburn_assets_tests.adapters import xlmr_tokenizer
 
 POSITIONS = 66
 MAX_INPUT_TOKENS = 64  # what 66 positions hold when they are numbered from 2
 DIM = 32
+
+
+class Size(NamedTuple):
+    """Of the transformer."""
+
+    dim: int = DIM
+    n_layers: int = 2
+    n_heads: int = 2
+    n_inner: int = 64
+    n_positions: int = POSITIONS
+    n_pieces: int = 300  # of the tokenizer
+    n_rows: int | None = None  # of the embedding table; as many as the tokenizer has pieces
+
+
+TINY = Size()
+BGE_M3 = Size(1024, 24, 16, 4096, 8194, 8000, 250_002)
+"""Source: config.json of BAAI/bge-m3. The tokenizer is trained on what is at hand."""
 
 _SENTENCES = (
     "a shard is a contiguous range of the rows of a dataset",
@@ -27,6 +47,8 @@ def write(
     folder: Path,
     *,
     sentencepiece: bool = False,
+    size: Size = TINY,
+    sentences: Sequence[str] = _SENTENCES * 10,
     pooling: dict[str, Any] | None = None,
     prompts: dict[str, str] | None = None,
     sentence: dict[str, Any] | None = None,
@@ -38,6 +60,8 @@ def write(
         folder: is made.
         sentencepiece: whether the tokenizer is one of XLM-R's kind, its sentencepiece file beside
             tokenizer.json.
+        size: of the transformer.
+        sentences: what the tokenizer is trained on.
         pooling: of 1_Pooling/config.json, besides the dimension; first token where it is None.
         prompts: of config_sentence_transformers.json.
         sentence: sentence_bert_config.json, left out where it is None.
@@ -48,20 +72,20 @@ def write(
 
     folder.mkdir(parents=True, exist_ok=True)
     if sentencepiece:
-        tokenizer = xlmr_tokenizer.train(_SENTENCES * 10, folder, n_pieces=300)
+        tokenizer = xlmr_tokenizer.train(sentences, folder, n_pieces=size.n_pieces)
     else:
-        tokenizer = _train_tokenizer()
-    tokenizer.model_max_length = POSITIONS
+        tokenizer = _train_tokenizer(sentences, size.n_pieces)
+    tokenizer.model_max_length = size.n_positions
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     model = XLMRobertaModel(
         XLMRobertaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=DIM,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=POSITIONS,
+            vocab_size=size.n_rows or len(tokenizer),
+            hidden_size=size.dim,
+            num_hidden_layers=size.n_layers,
+            num_attention_heads=size.n_heads,
+            intermediate_size=size.n_inner,
+            max_position_embeddings=size.n_positions,
             pad_token_id=1,
         )
     )
@@ -81,14 +105,14 @@ def write(
     )
     _write_json(
         folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": DIM, **(pooling or {"pooling_mode_cls_token": True})},
+        {"word_embedding_dimension": size.dim, **(pooling or {"pooling_mode_cls_token": True})},
     )
     if dense:
         from sentence_transformers.sentence_transformer.modules import Dense
 
         place = folder / "2_Dense"
         place.mkdir()
-        Dense(DIM, dense).save(str(place))
+        Dense(size.dim, dense).save(str(place))
     if prompts is not None:
         _write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
     if sentence is not None:
@@ -96,7 +120,7 @@ def write(
     return folder
 
 
-def _train_tokenizer() -> Any:
+def _train_tokenizer(sentences: Sequence[str], n_pieces: int) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -104,12 +128,12 @@ def _train_tokenizer() -> Any:
     backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=300,
+        vocab_size=n_pieces,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
         unk_token="<unk>",
         show_progress=False,
     )
-    backend.train_from_iterator(_SENTENCES * 10, trainer)
+    backend.train_from_iterator(sentences, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
