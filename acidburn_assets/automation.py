@@ -139,12 +139,42 @@ class Tick:
         )
 
     def is_upstream_sound(self, key: dg.AssetKey, partition: str | None) -> bool:
-        """All that it is made from is there and will not be made again first."""
-        return all(
-            self._is_parent_sound(parent, partition)
-            for parent in sorted(self.graph.get(key).parent_keys)
-            if self.graph.get(parent).is_materializable
-        )
+        """All that it is made from is there and will not be made again first.
+
+        What has no partitions may read further up than its parents: a cluster model is fitted on
+        the shards that its manifests name. So it waits as long as anything above is being healed.
+        """
+        parents = self._materializable(self.graph.get(key).parent_keys)
+        if not all(self._is_parent_sound(parent, partition) for parent in parents):
+            return False
+        above = () if partition is not None else self._materializable(self._ancestors(key))
+        return not any(self._is_being_healed(one) for one in above)
+
+    def _materializable(self, keys: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
+        return [key for key in sorted(keys) if self.graph.get(key).is_materializable]
+
+    def _ancestors(self, key: dg.AssetKey) -> set[dg.AssetKey]:
+        found: set[dg.AssetKey] = set()
+        waiting = [key]
+        while waiting:
+            new = self.graph.get(waiting.pop()).parent_keys - found
+            found |= new
+            waiting += new
+        return found
+
+    def _is_being_healed(self, key: dg.AssetKey) -> bool:
+        """Something of it is unsound, and will be made without anybody's doing."""
+        examined = self.examined(key)
+        if examined is None:
+            return True  # its back end is away
+        for partition in examined.findings:
+            failures = self._failures[key].get(partition)
+            is_spent = failures is not None and failures.is_quarantined(
+                self.budget, self._made_from(key, partition)
+            )
+            if not is_spent and not self._is_held(key, partition, examined):
+                return True
+        return False
 
     def is_within_budget(self, key: dg.AssetKey, partition: str | None) -> bool:
         """It has attempts left, and the wait since the last one is over."""

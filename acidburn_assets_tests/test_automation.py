@@ -88,11 +88,13 @@ def test_what_is_gone_or_changed_is_wanted_and_made_the_same(
         "notes/chunks": [("000001", "000001")],
         "articles/embeddings": [("000000", "000000")],
         "manual/assignments": [("000002", "000002")],
-        "library/cluster_map": [None],
     }
     assert look(copied_world) == expected
     for asset in expected:
         assert acidburn("materialize", asset).code == 0
+    # it quotes chunks, and waited for them
+    assert look(copied_world) == {"library/cluster_map": [None]}
+    assert acidburn("materialize", "library/cluster_map").code == 0
     assert look(copied_world) == {}
     assert copied_world.snapshot().changed_since(before) == set()
 
@@ -114,6 +116,16 @@ def test_what_is_made_from_something_lost_waits_for_it(copied_world: World) -> N
     assert acidburn("materialize", "notes/embeddings").code == 0
     # the manifest is what it was: the shard has its old content
     assert look(copied_world) == {"notes/assignments": [("000001", "000001")]}
+
+
+def test_what_reads_further_up_waits_for_all_that_heals_above(copied_world: World) -> None:
+    """A cluster model has its manifests for parents, and reads the shards that they name: begun too
+    early it failed again and again, and was quarantined while a lost shard was embedded."""
+    copied_world.object_path("library/cluster_model.npz").unlink()
+    copied_world.object_path("notes/embeddings/000001.parquet").unlink()
+    assert look(copied_world) == {"notes/embeddings": [("000001", "000001")]}
+    assert acidburn("materialize", "notes/embeddings").code == 0
+    assert look(copied_world) == {"library/cluster_model": [None]}
 
 
 def test_rows_that_the_ledger_lost_are_wanted(copied_world: World) -> None:

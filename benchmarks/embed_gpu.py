@@ -80,7 +80,7 @@ def _measure(folder: Path, *, is_json: bool) -> None:
     texts = _chunks(ours)
     variants = [_Variant(f"ours, {ours.dtype}", lambda t: _encode(ours, t), N_CHUNKS)]
     variants += _peers(folder, ours.dtype)
-    reference = variants[-1].encode(texts[:N_COMPARED])
+    reference = variants[-1].encode(texts[:N_COMPARED]).astype(np.float64)
     laps: dict[str, list[timing.Lap]] = {one.name: [] for one in variants}
     for one in variants:
         one.encode(texts[:8])  # warm
