@@ -26,7 +26,7 @@ class Size(NamedTuple):
 
 FULL = Size(
     {"notes": 12, "articles": 10, "manual": 10},
-    720,
+    480,
     {"notes": "library", "articles": "library", "manual": "reference"},
 )
 """Some minutes of undisturbed work on two cores, most of it embedding."""
