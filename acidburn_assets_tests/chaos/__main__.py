@@ -142,7 +142,10 @@ def _run(
     found = verdict.judge(
         verdict.read(broken.bucket, broken.dsn, size.shards), undisturbed, poisoned=broken.poisoned
     )
-    accounted = work.account(broken.makings(), losses(injector), injector.destroyed, prices)
+    lost = losses(injector)
+    for loss in lost:
+        tell(f"{loss.seconds:.1f} s of {loss.place} may have been lost with its run")
+    accounted = work.account(broken.makings(), lost, injector.destroyed, prices)
     return _sum_up(injector, found, accounted, problems, calm_seconds, is_short)
 
 
@@ -212,10 +215,8 @@ def losses(injector: Injector) -> list[Loss]:
             key = place._replace(asset="chunks").object_key
             looked = [at for at in injector.read.get(key, ()) if since < at < end]
             since = min(looked, default=end)
-        stored = injector.safe.get(place, 0.0)
-        if since < stored < end:
-            since = stored
-        found.append(Loss(place, end - since))
+        stored = [at for at in injector.safe.get(place, ()) if since < at < end]
+        found.append(Loss(place, end - max(stored, default=since)))
     return found
 
 

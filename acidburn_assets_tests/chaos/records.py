@@ -225,9 +225,10 @@ class Records:
                 made.add(Place(owner, asset, event.partition))
         return next((place for place in places if place not in made), None)
 
-    def n_unfinished(self) -> int:
-        """Runs that wait or are at work."""
-        return self.instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED))
+    def n_unfinished(self, key: dg.AssetKey | None = None) -> int:
+        """Runs that wait or are at work: all, or those of an asset."""
+        runs = self.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        return sum(key is None or key in (run.asset_selection or ()) for run in runs)
 
     def heard_of_daemon(self) -> float:
         """When its sensors were last alive, seconds since the epoch."""
