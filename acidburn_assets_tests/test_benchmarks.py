@@ -20,12 +20,12 @@ from acidburn_assets_tests.fakes import FakeTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SCRIPTS = ["audit", "chunk", "cluster", "embed", "load", "orchestration", "route"]
+SCRIPTS = ["audit", "chunk", "cluster", "embed", "load", "orchestration", "route", "store"]
 
 # by name: they lie beside the package and are part of no distribution that could be declared
-audit, chunk, cluster, embed, orchestration, route = (
+audit, chunk, cluster, embed, orchestration, route, store = (
     import_module(f"benchmarks.{name}")
-    for name in ("audit", "chunk", "cluster", "embed", "orchestration", "route")
+    for name in ("audit", "chunk", "cluster", "embed", "orchestration", "route", "store")
 )
 chunkers, evaluation, report, timing = (
     import_module(f"benchmarks.{name}") for name in ("chunkers", "evaluation", "report", "timing")
@@ -200,6 +200,33 @@ def test_without_a_gpu_its_benchmark_says_that_it_was_not_run(
     assert finished.stderr == "not run: no CUDA device here\n"
 
 
+def test_rows_of_three_passages_are_unlike_and_no_passage_comes_again_soon() -> None:
+    rng = np.random.default_rng(0)
+    places = []
+    for _ in range(store.N_PLACES):
+        made = rng.standard_normal((64, 384)).astype(np.float32)
+        places.append(made / np.linalg.norm(made, axis=1, keepdims=True))
+    rows = store.combine(places, 640)
+    assert rows.shape == (640, store.DIM)
+    assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 1e-6
+    assert len(np.unique(rows, axis=0)) == 640
+    for place, start in enumerate((0, 384, 768)):
+        piece = rows[:64, start : start + 256]
+        same = np.abs(piece @ places[place][:, :256].T) / np.linalg.norm(piece, axis=1)[:, None]
+        assert len(set(same.argmax(axis=1).tolist())) == 64
+
+
+def test_neighbours_that_arithmetic_cannot_tell_apart_may_change_places() -> None:
+    exact = np.array([[*np.linspace(0.9, 0.8, store.K), 0.8 - 1e-9, 0.1]])
+    near = exact.copy()
+    near[0, [store.K - 1, store.K]] = near[0, [store.K, store.K - 1]]
+    assert store.recall(exact, exact, tolerance=0.0) == 1.0
+    assert store.recall(near, exact, tolerance=0.0) == 0.9
+    assert store.recall(near, exact, tolerance=1e-8) == 1.0
+    near[0, [0, store.K + 1]] = near[0, [store.K + 1, 0]]
+    assert store.recall(near, exact, tolerance=1e-8) == 0.9
+
+
 def test_absent_evaluation_data_is_named_and_ends_with_two(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -236,6 +263,24 @@ def test_chunks_to_be_encoded_are_as_many_as_asked_for(monkeypatch: pytest.Monke
         table = evaluation.chunks(tokenizer, n_chunks)
         assert table["doc_id"].to_pylist() == [f"d{row}" for row in range(n_chunks)]
     assert len(evaluation.chunks(tokenizer, 3_000)) == 2_500
+
+
+def test_layouts_of_vectors_are_compared_and_the_last_line_has_three_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    made = rng.standard_normal((2_048, store.DIM)).astype(np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    monkeypatch.setattr(store, "make_vectors", lambda n_rows: made[:n_rows])
+    arguments = ["--vectors", "2048", "--rounds", "1", "--json"]
+    finished = CliRunner().invoke(store.command, arguments, catch_exceptions=False)
+    assert finished.exit_code == 0, finished.output
+    said = json.loads(finished.stdout.splitlines()[-1])
+    assert set(said) == {"bytes_per_vector", "vectors_per_s_core", "recall_at_10"}
+    assert 1_500 < said["bytes_per_vector"] < 2_000
+    assert said["vectors_per_s_core"] > 0
+    assert said["recall_at_10"] > 0.99
+    assert "not installed" in finished.stdout or ": yes" in finished.stdout
 
 
 STORAGE = ROOT / "deploy" / "dagster.postgres.yaml"

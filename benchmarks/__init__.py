@@ -5,6 +5,7 @@
     python -m benchmarks.cluster    engines on labelled titles
     python -m benchmarks.load       Postgres: COPY, executemany, row by row
     python -m benchmarks.route      clusters that are searched: routed, by centroid, all
+    python -m benchmarks.store      vectors as Parquet: our layout, pyarrow's defaults, others
 
 One script per stage, run from the checkout; each takes less than 90 s on two cores, prints a table,
 and with `--json` ends with one JSON object on a line of its own. What they share: `evaluation`

@@ -125,10 +125,14 @@ def write_parquet(
         WorkFolderUnavailable: the local disk is full or fails.
         StoreError, StoreUnavailable: as `ObjectStore.put_file`.
     """
-    _check_encoding(schema, column_encoding or {})
+    encoding = column_encoding or {}
+    columns = _leaf_columns(schema)
+    _check_encoding(columns, encoding)
+    # least and greatest of a vector's values tell nobody anything
+    told = [path for path in columns if encoding.get(path) != "BYTE_STREAM_SPLIT"]
     with work_folder() as folder:
         path = folder / "table.parquet"
-        with _parquet_writer(path, schema, column_encoding) as write:
+        with _parquet_writer(path, schema, encoding, told) as write:
             n_rows = 0
             for row_group in _row_groups(batches, schema, key=key, n_rows=row_group_rows):
                 write(row_group)
@@ -139,9 +143,16 @@ def write_parquet(
 
 @contextmanager
 def _parquet_writer(
-    path: Path, schema: pa.Schema, column_encoding: Mapping[str, str] | None
+    path: Path, schema: pa.Schema, column_encoding: Mapping[str, str], told: Sequence[str]
 ) -> Iterator[Callable[[pa.Table], None]]:
-    """Writes row groups to a local file that is whole, and on the disk, at the end."""
+    """Writes row groups to a local file that is whole, and on the disk, at the end.
+
+    Args:
+        path: of the file.
+        schema: of the rows.
+        column_encoding: by path of the leaf column.
+        told: columns with statistics.
+    """
     with disk_errors(path.parent):
         writer = pq.ParquetWriter(
             path,
@@ -151,7 +162,9 @@ def _parquet_writer(
             # zstd finds repeated values by itself: without dictionaries chunks are as small and
             # take a fifth less time, assignments are a fifth smaller. Source: measured, 20,000 rows
             use_dictionary=False,
-            column_encoding=dict(column_encoding) if column_encoding else None,
+            column_encoding=dict(column_encoding) or None,
+            # of 1,024-d vectors they took a tenth of the time to write. Source: measured
+            write_statistics=list(told),
             write_page_checksum=True,
         )
 
@@ -233,15 +246,19 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, *, key: str) -> pa.Table:
     return pa.table([batch.column(name) for name in schema.names], schema=schema)
 
 
-def _check_encoding(schema: pa.Schema, column_encoding: Mapping[str, str]) -> None:
-    """Refuses paths that are no column's: pyarrow would ignore them, and sizes would double."""
+def _leaf_columns(schema: pa.Schema) -> list[str]:
+    """Paths of the columns that Parquet makes of a schema."""
     footer = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), footer)
     columns = pq.ParquetFile(pa.BufferReader(footer.getvalue())).schema
-    paths = [columns.column(index).path for index in range(len(columns))]
+    return [columns.column(index).path for index in range(len(columns))]
+
+
+def _check_encoding(columns: Sequence[str], column_encoding: Mapping[str, str]) -> None:
+    """Refuses paths that are no column's: pyarrow would ignore them, and sizes would double."""
     for path in column_encoding:
-        if path not in paths:
-            raise SchemaError(f"no column {path!r} to encode; the leaf columns are {paths}")
+        if path not in columns:
+            raise SchemaError(f"no column {path!r} to encode; the leaf columns are {columns}")
 
 
 @contextmanager
