@@ -17,6 +17,7 @@ from acidburn_assets.io_managers.base import Managers
 from acidburn_assets.io_managers.objects import ParquetIOManagerFactory, RecordIOManagerFactory
 from acidburn_assets.io_managers.slices import SliceIOManagerFactory
 from acidburn_assets.resources import (
+    ChunkerResource,
     EncoderResource,
     LabelerResource,
     PostgresResource,
@@ -50,6 +51,11 @@ def build_resources(
             revision=configured.acidburn_model_revision,
             device=configured.acidburn_device,
             batch_tokens=configured.acidburn_batch_tokens,
+        ),
+        "chunker": ChunkerResource(
+            model=configured.acidburn_model,
+            revision=configured.acidburn_model_revision,
+            processes=configured.acidburn_chunk_processes,
         ),
         "labeler": LabelerResource(
             model=configured.acidburn_label_model,

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from acidburn_assets.adapters import embedded_postgres, object_store, sources
 from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import tokenizer as tokenizers
+from acidburn_assets.adapters.chunker import Chunker
 from acidburn_assets.adapters.labeler import Labeler
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, migrate
@@ -100,6 +101,16 @@ def load_tokenizer(settings: Settings) -> Tokenizer:
 @lru_cache(maxsize=4)
 def _tokenizer(model: str, revision: str, token: str) -> Tokenizer:
     return tokenizers.load_tokenizer(model, revision=revision, hf_token=token)
+
+
+def open_chunker(settings: Settings) -> Chunker:
+    """The tokenizer in as many processes as cut documents; whoever opens it closes it."""
+    return Chunker(
+        settings.acidburn_model,
+        revision=settings.acidburn_model_revision,
+        hf_token=settings.hf_token.get_secret_value(),
+        n_processes=settings.acidburn_chunk_processes,
+    )
 
 
 def load_encoder(settings: Settings) -> Encoder:
