@@ -105,12 +105,7 @@ def _tokenizer(model: str, revision: str, token: str) -> Tokenizer:
 
 def open_chunker(settings: Settings) -> Chunker:
     """The tokenizer in as many processes as cut documents; whoever opens it closes it."""
-    return Chunker(
-        settings.acidburn_model,
-        revision=settings.acidburn_model_revision,
-        hf_token=settings.hf_token.get_secret_value(),
-        n_processes=settings.acidburn_chunk_processes,
-    )
+    return Chunker(load_tokenizer(settings), n_processes=settings.acidburn_chunk_processes)
 
 
 def load_encoder(settings: Settings) -> Encoder:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count, islice
-from pathlib import Path
 from pydoc_data.topics import topics
 
 import psutil
@@ -13,6 +12,7 @@ import pytest
 
 from acidburn_assets.adapters import chunker
 from acidburn_assets.adapters.chunker import Chunker
+from acidburn_assets.adapters.tokenizer import ModelTokenizer, load_tokenizer
 from acidburn_assets.core.chunks import Sizes, Tally, chunk_documents, cut
 from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.documents import Document
@@ -25,17 +25,18 @@ TEXTS = [text for _, text in sorted(topics.items())] + ["", " \n", "天气很好
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model.write(tmp_path_factory.mktemp("models") / "xlmr", sentencepiece=True)
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
+    folder = tiny_model.write(tmp_path_factory.mktemp("models") / "xlmr", sentencepiece=True)
+    return load_tokenizer(str(folder))
 
 
 @pytest.fixture(scope="module")
-def pair(folder: Path) -> Iterator[Chunker]:
+def pair(tokenizer: ModelTokenizer) -> Iterator[Chunker]:
     """Two processes that are started at once, and small batches."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunker, "ALONE_CHARS", 0)
+        patch.setattr(chunker, "ALONE_SECONDS", 0.0)
         patch.setattr(chunker, "BATCH_CHARS", 20_000)
-        opened = Chunker(str(folder), n_processes=2)
+        opened = Chunker(tokenizer, n_processes=2)
         yield opened
         opened.close()
 
@@ -65,7 +66,9 @@ def test_the_same_processes_cut_the_next_texts(pair: Chunker) -> None:
     assert again == [cut(text, pair.tokenizer, Sizes(40, 0)) for text in reversed(TEXTS[:20])]
 
 
-def test_chunks_are_the_same_bytes_however_many_processes_cut(pair: Chunker, folder: Path) -> None:
+def test_chunks_are_the_same_bytes_however_many_processes_cut(
+    pair: Chunker, tokenizer: ModelTokenizer
+) -> None:
     documents = [Document(row, str(row), "", text) for row, text in enumerate(TEXTS)]
     dataset = Dataset(
         name="books", source="text", path="x", licence="x", may_redistribute_text=True, tier="none"
@@ -84,7 +87,7 @@ def test_chunks_are_the_same_bytes_however_many_processes_cut(pair: Chunker, fol
         )
         return pa.Table.from_batches(batches), tally
 
-    alone, in_two = chunk(Chunker(str(folder), n_processes=1)), chunk(pair)
+    alone, in_two = chunk(Chunker(tokenizer, n_processes=1)), chunk(pair)
     assert in_two[0].equals(alone[0])
     assert in_two[1] == alone[1]
     assert alone[1].n_kept == len(TEXTS) - 2
@@ -103,13 +106,14 @@ def test_few_texts_are_drawn_ahead(pair: Chunker) -> None:
 
 
 def test_little_text_is_cut_without_another_process(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: ModelTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunker, "ALONE_CHARS", 1000)
+    monkeypatch.setattr(chunker, "ALONE_SECONDS", 600.0)
     before = children()
-    with closing(Chunker(str(folder), n_processes=2)) as opened:
+    with closing(Chunker(tokenizer, n_processes=2)) as opened:
         assert len(list(opened.cut_all(["word " * 100, "word " * 99], SIZES))) == 2
         assert children() == before
+        monkeypatch.setattr(chunker, "ALONE_SECONDS", 0.0)
         assert len(list(opened.cut_all(["a few words more", "and more"], SIZES))) == 2
         assert len(children() - before) == 1  # one list, one process
     assert children() == before
@@ -123,18 +127,18 @@ def test_an_error_in_a_process_keeps_its_type_and_message(pair: Chunker) -> None
     assert list(pair.cut_all(["still here"], SIZES)) == [cut("still here", pair.tokenizer, SIZES)]
 
 
-def test_closed_before_anything_was_cut_nothing_is_left(folder: Path) -> None:
+def test_closed_before_anything_was_cut_nothing_is_left(tokenizer: ModelTokenizer) -> None:
     before = children()
-    opened = Chunker(str(folder), n_processes=2)
+    opened = Chunker(tokenizer, n_processes=2)
     opened.close()
     assert children() == before
 
 
 def test_processes_left_open_are_as_many_as_cores_up_to_a_bound(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: ModelTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)), raising=False)
-    assert Chunker(str(folder)).n_processes == 3
+    assert Chunker(tokenizer).n_processes == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)), raising=False)
-    assert Chunker(str(folder)).n_processes == chunker.MAX_PROCESSES
-    assert Chunker(str(folder), n_processes=96).n_processes == 96
+    assert Chunker(tokenizer).n_processes == chunker.MAX_PROCESSES
+    assert Chunker(tokenizer, n_processes=96).n_processes == 96
