@@ -17,6 +17,7 @@ from acidburn_assets.io_managers.base import Managers
 from acidburn_assets.io_managers.objects import ParquetIOManagerFactory, RecordIOManagerFactory
 from acidburn_assets.io_managers.slices import SliceIOManagerFactory
 from acidburn_assets.resources import (
+    ChunkerResource,
     EncoderResource,
     LabelerResource,
     PostgresResource,
@@ -55,6 +56,11 @@ def build_resources(
             server_model=configured.acidburn_embeddings_model,
             server_batch=configured.acidburn_embeddings_batch,
             server_requests=configured.acidburn_embeddings_requests,
+        ),
+        "chunker": ChunkerResource(
+            model=configured.acidburn_model,
+            revision=configured.acidburn_model_revision,
+            processes=configured.acidburn_chunk_processes,
         ),
         "labeler": LabelerResource(
             model=configured.acidburn_label_model,

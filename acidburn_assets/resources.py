@@ -5,9 +5,10 @@ Secrets are never resource configuration: they would be shown by the UI and stor
 """
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from acidburn_assets import settings
+from acidburn_assets.adapters.chunker import Chunker
 from acidburn_assets.adapters.labeler import Labeler
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres
@@ -78,6 +79,35 @@ class EncoderResource(dg.ConfigurableResource[Encoder]):
                 "acidburn_embeddings_requests": self.server_requests,
             }
         )
+
+
+class ChunkerResource(dg.ConfigurableResource[Chunker]):
+    """What cuts documents; its processes live as long as the run."""
+
+    model: str
+    revision: str
+    processes: int
+    _chunker: Chunker | None = PrivateAttr(None)
+
+    def create(self) -> Chunker:
+        """The run's chunker, the tokenizer loaded once."""
+        if self._chunker is None:
+            self._chunker = backends.open_chunker(
+                settings.load().model_copy(
+                    update={
+                        "acidburn_model": self.model,
+                        "acidburn_model_revision": self.revision,
+                        "acidburn_chunk_processes": self.processes,
+                    }
+                )
+            )
+        return self._chunker
+
+    def teardown_after_execution(self, _: dg.InitResourceContext) -> None:
+        """Ends the processes, however the run ended."""
+        if self._chunker is not None:
+            self._chunker.close()
+            self._chunker = None
 
 
 class PostgresResource(dg.ConfigurableResource[Postgres]):

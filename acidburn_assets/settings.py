@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     supabase_sslmode: Literal["require", "verify-ca", "verify-full"] = "require"
     supabase_sslrootcert: str = ""
 
+    # chunks
+    acidburn_chunk_processes: int = Field(0, ge=0)
+    """Processes that cut documents into chunks, in each run that does; 0: as many as there are
+    cores, 8 at most. Chunks do not depend on it."""
+
     # encoder
     acidburn_model: str = "minilm"
     """`minilm`: all-MiniLM-L6-v2 from the package; otherwise a sentence-transformers model, for

@@ -1,6 +1,6 @@
 """Chunkers behind one interface: ours, and others where they are installed.
 
-All of them cut with the same tokenizer of `tokenizers`. What is measured is `chunk`'s matter.
+All of them cut with one model's tokenizer. What is measured is `chunk`'s matter.
 """
 
 import importlib
@@ -10,10 +10,13 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeAlias
 
 from acidburn_assets.adapters import models
+from acidburn_assets.adapters.tokenizer import ModelTokenizer
 from acidburn_assets.core.chunks import Sizes, Tokenizer, cut
 
+SEMANTIC = "semantic-text-splitter"
+
 PEERS = {
-    "semantic-text-splitter": "semantic_text_splitter",
+    SEMANTIC: "semantic_text_splitter",
     "chonkie": "chonkie",
     "langchain-text-splitters": "langchain_text_splitters",
 }
@@ -38,20 +41,23 @@ def absent() -> list[str]:
     return [name for name, module in PEERS.items() if find_spec(module) is None]
 
 
-def makers(model: str, tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Maker]:
-    """Ours first, then every peer that is installed.
+def makers(model: str, tokenizer: ModelTokenizer, sizes: Sizes) -> dict[str, Maker]:
+    """Every peer that is installed.
+
+    Where the model is tokenised by sentencepiece, a peer is measured twice: with the tokenizer of
+    `tokenizers` that it takes by itself, and with a function of ours that counts by sentencepiece,
+    as someone would write who knows that it is faster.
 
     Args:
         model: `minilm`, a folder, or `owner/name` on the hub.
         tokenizer: its tokenizer.
         sizes: of chunks; `no overlap` in a name says that there the overlap is 0.
     """
-    without = sizes._replace(overlap_tokens=0)
-    return {
-        "ours": lambda: partial(cut_ours, tokenizer=tokenizer, sizes=sizes),
-        "ours, no overlap": lambda: partial(cut_ours, tokenizer=tokenizer, sizes=without),
-        **dict(_peers(_backend(model), tokenizer, sizes)),
-    }
+    made = dict(_peers(_backend(model), sizes))
+    if tokenizer.engine == "sentencepiece":
+        counted = _counted_peers(lambda text: int(tokenizer.count([text])[0]), sizes)
+        made |= {f"{name}, sentencepiece": make for name, make in counted}
+    return made
 
 
 def cut_ours(text: str, *, tokenizer: Tokenizer, sizes: Sizes) -> list[Piece]:
@@ -60,29 +66,52 @@ def cut_ours(text: str, *, tokenizer: Tokenizer, sizes: Sizes) -> list[Piece]:
     return [Piece(span.start, span.end, text[span.start : span.end]) for span in spans]
 
 
-def _peers(backend: Any, tokenizer: Tokenizer, sizes: Sizes) -> Iterator[tuple[str, Maker]]:
+def _peers(backend: Any, sizes: Sizes) -> Iterator[tuple[str, Maker]]:
+    """With the tokenizer as each takes it best."""
     target, overlap = sizes
     missing = absent()
-    if "semantic-text-splitter" not in missing:
+    if SEMANTIC not in missing:
         semantic = importlib.import_module("semantic_text_splitter").TextSplitter
         make = partial(semantic.from_huggingface_tokenizer, backend, target, overlap)
-        yield "semantic-text-splitter", lambda: partial(_cut_semantic, make())
-    if "chonkie" not in missing:
-        chonkie = importlib.import_module("chonkie")
-        recursive = partial(chonkie.RecursiveChunker, backend, target)
-        sentences = partial(chonkie.SentenceChunker, backend, target, overlap)
-        # it knows no overlap
-        yield "chonkie recursive, no overlap", lambda: partial(_cut_chonkie, recursive())
-        yield "chonkie sentences", lambda: partial(_cut_chonkie, sentences())
-    if "langchain-text-splitters" not in missing:
-        langchain = partial(
-            importlib.import_module("langchain_text_splitters").RecursiveCharacterTextSplitter,
-            chunk_size=target,
-            chunk_overlap=overlap,
-            length_function=lambda text: int(tokenizer.count([text])[0]),
-            add_start_index=True,
-        )
-        yield "langchain recursive", lambda: partial(_cut_langchain, langchain())
+        yield SEMANTIC, lambda: partial(_cut_semantic, make())
+    yield from _chonkie(backend, sizes)
+    yield from _langchain(
+        lambda text: len(backend.encode_batch_fast([text], add_special_tokens=False)[0]), sizes
+    )
+
+
+def _counted_peers(count: Callable[[str], int], sizes: Sizes) -> Iterator[tuple[str, Maker]]:
+    """With a function that counts tokens."""
+    if SEMANTIC not in absent():
+        semantic = importlib.import_module("semantic_text_splitter").TextSplitter
+        make = partial(semantic.from_callback, count, *sizes)
+        yield SEMANTIC, lambda: partial(_cut_semantic, make())
+    yield from _chonkie(count, sizes)
+    yield from _langchain(count, sizes)
+
+
+def _chonkie(counter: Any, sizes: Sizes) -> Iterator[tuple[str, Maker]]:
+    if "chonkie" in absent():
+        return
+    chonkie = importlib.import_module("chonkie")
+    recursive = partial(chonkie.RecursiveChunker, counter, sizes.target_tokens)
+    sentences = partial(chonkie.SentenceChunker, counter, *sizes)
+    # it knows no overlap
+    yield "chonkie recursive, no overlap", lambda: partial(_cut_chonkie, recursive())
+    yield "chonkie sentences", lambda: partial(_cut_chonkie, sentences())
+
+
+def _langchain(count: Callable[[str], int], sizes: Sizes) -> Iterator[tuple[str, Maker]]:
+    if "langchain-text-splitters" in absent():
+        return
+    langchain = partial(
+        importlib.import_module("langchain_text_splitters").RecursiveCharacterTextSplitter,
+        chunk_size=sizes.target_tokens,
+        chunk_overlap=sizes.overlap_tokens,
+        length_function=count,
+        add_start_index=True,
+    )
+    yield "langchain recursive", lambda: partial(_cut_langchain, langchain())
 
 
 def _cut_semantic(splitter: Any, text: str) -> list[Piece]:

@@ -37,6 +37,9 @@ DATASET = Dataset(
 )
 
 
+_COLUMNS = {"arxiv": "arxiv_ai", "reuters": "reuters_body"}  # corpus -> file
+
+
 def read(name: str) -> pa.Table:
     """A collection of the evaluation data; ends the process with 2 where it is absent.
 
@@ -64,10 +67,15 @@ def texts(corpus: str) -> list[str]:
     """Whole texts in random order, so that the first few are like all of them.
 
     Args:
-        corpus: `python` for `documents`; `techdocs` for PEPs and Rust RFCs, joined from parts.
+        corpus: `python` for `documents`; `techdocs` for PEPs and Rust RFCs, joined from parts;
+            `both` for all of these, `arxiv` and `reuters` for abstracts and newswire.
     """
+    if corpus == "both":
+        return _shuffled([*texts("techdocs"), *texts("python")])
     if corpus == "python":
         return [document.text for document in documents()]
+    if corpus in _COLUMNS:
+        return _shuffled(read(_COLUMNS[corpus])["text"].to_pylist())
     parts = read("techdocs_chunks").select(["doc", "text"])
     joined: dict[str, list[str]] = {}
     for doc, text in zip(parts["doc"].to_pylist(), parts["text"].to_pylist(), strict=True):

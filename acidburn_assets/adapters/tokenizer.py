@@ -68,6 +68,8 @@ class _Engine(Protocol):
 class ModelTokenizer:
     """Tokens of texts: never truncated, never padded.
 
+    To another process it travels as the place of its files, which are read anew there.
+
     Attributes:
         name: of the model.
         engine: `sentencepiece` or `tokenizers`.
@@ -80,27 +82,31 @@ class ModelTokenizer:
     def __init__(
         self,
         engine: _Engine,
+        files: models.ModelFiles,
+        config: models.ModelConfig,
         *,
-        name: str,
         sha256: str,
-        max_input_tokens: int,
-        document_prompt: str = "",
     ) -> None:
         """Use `load_tokenizer` or `read_tokenizer`."""
         self._engine = engine
-        self.name = name
+        self._files = files
+        self._config = config
+        self.name = files.name
         self.engine = engine.name
         self.sha256 = sha256
         self.fingerprint = sha256[:16]
         self.n_special_tokens = engine.n_special_tokens
-        self.max_input_tokens = max_input_tokens
-        reserved = self.n_special_tokens + sum(engine.count([document_prompt]))
-        self.max_tokens = max_input_tokens - reserved
+        self.max_input_tokens = config.max_input_tokens
+        reserved = self.n_special_tokens + sum(engine.count([config.document_prompt]))
+        self.max_tokens = self.max_input_tokens - reserved
         if self.max_tokens < 1:
             raise ModelError(
-                f"{name!r} reads {max_input_tokens} tokens, of which {reserved} are special tokens "
-                "and its document prompt; set ACIDBURN_MODEL to another model"
+                f"{self.name!r} reads {self.max_input_tokens} tokens, of which {reserved} are "
+                "special tokens and its document prompt; set ACIDBURN_MODEL to another model"
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return read_tokenizer, (self._files, self._config)
 
     def spans(self, text: str) -> np.ndarray:
         """Where each token lies in the text: no special tokens.
@@ -296,13 +302,7 @@ def read_tokenizer(files: models.ModelFiles, config: models.ModelConfig) -> Mode
         else:
             engine, sentencepiece_model = found
             digest.update(b"sentencepiece" + sentencepiece_model)
-    return ModelTokenizer(
-        engine,
-        name=files.name,
-        sha256=digest.hexdigest(),
-        max_input_tokens=config.max_input_tokens,
-        document_prompt=config.document_prompt,
-    )
+    return ModelTokenizer(engine, files, config, sha256=digest.hexdigest())
 
 
 def _read_sentencepiece(

@@ -1,6 +1,6 @@
 """`D/chunks[shard]`: documents cut into chunks, every span exact, nothing dropped silently."""
 
-from functools import cache
+from functools import partial
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from acidburn_assets.core.plan import Plan
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Batches
 from acidburn_assets.partitions import shard_partitions
-from acidburn_assets.resources import EncoderResource, SourcesResource
+from acidburn_assets.resources import ChunkerResource, EncoderResource, SourcesResource
 from acidburn_assets.settings import Settings
 
 SHARDS_PER_RUN = 64
@@ -51,21 +51,24 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         plan: Plan,
         sources: SourcesResource,
         encoder: EncoderResource,
+        chunker: ChunkerResource,
     ) -> dg.Output[Work]:
         encoders.observe_in_run(context.instance, encoder)
         reader = sources.create(dataset, revision=plan.revision)
-        tokenizer = cache(encoder.tokenizer)
 
         def make(partition: str | None) -> Made:
             shard = plan.shard(specs.require(partition))
             tally = chunking.Tally()
+            sizes = chunking.Sizes(plan.target_tokens, plan.overlap_tokens)
+            cutter = chunker.create()
             batches = chunking.chunk_documents(
                 reader.read(shard.units),
                 dataset=dataset,
                 revision=plan.revision,
-                tokenizer=tokenizer(),
-                sizes=chunking.Sizes(plan.target_tokens, plan.overlap_tokens),
+                tokenizer=cutter.tokenizer,
+                sizes=sizes,
                 tally=tally,
+                cut_all=partial(cutter.cut_all, sizes=sizes),
             )
             return Made(Batches(schemas.CHUNKS, batches), lambda: _figures(tally))
 

@@ -19,6 +19,7 @@ from acidburn_assets.adapters import (
 )
 from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import tokenizer as tokenizers
+from acidburn_assets.adapters.chunker import Chunker
 from acidburn_assets.adapters.embedding_server import Server
 from acidburn_assets.adapters.encoder import Dtype
 from acidburn_assets.adapters.labeler import Labeler
@@ -108,6 +109,11 @@ def load_tokenizer(settings: Settings) -> Tokenizer:
 @lru_cache(maxsize=4)
 def _tokenizer(model: str, revision: str, token: str) -> Tokenizer:
     return tokenizers.load_tokenizer(model, revision=revision, hf_token=token)
+
+
+def open_chunker(settings: Settings) -> Chunker:
+    """The tokenizer in as many processes as cut documents; whoever opens it closes it."""
+    return Chunker(load_tokenizer(settings), n_processes=settings.acidburn_chunk_processes)
 
 
 def load_encoder(settings: Settings) -> Encoder:

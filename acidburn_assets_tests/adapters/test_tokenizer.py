@@ -1,3 +1,4 @@
+import copy as copylib
 import json
 import logging
 import shutil
@@ -338,6 +339,18 @@ def test_where_sentencepiece_says_something_else_tokenizers_is_used_and_the_reas
     (said,) = caplog.messages
     assert "ten times slower" in said
     assert reason in said
+
+
+@pytest.mark.parametrize("model", ["minilm", "xlmr"])
+def test_a_tokenizer_can_be_sent_to_another_process(xlmr: Path, model: str) -> None:
+    sent = MINILM if model == "minilm" else tokenizer.load_tokenizer(str(xlmr))
+    received = copylib.deepcopy(sent)  # as it is sent
+    assert (received.name, received.sha256, received.engine) == (
+        sent.name,
+        sent.sha256,
+        sent.engine,
+    )
+    assert received.count(tokenizer.PROBES).tolist() == sent.count(tokenizer.PROBES).tolist()
 
 
 def test_a_broken_sentencepiece_file_is_named(copy: Path) -> None:
