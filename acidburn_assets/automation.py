@@ -167,7 +167,10 @@ class Tick:
         examined = self.examined(key)
         if examined is None:
             return True  # its back end is away
+        left_out = self.left_out(key.path[0]) if self.graph.get(key).is_partitioned else set()
         for partition in examined.findings:
+            if partition in left_out:
+                continue
             failures = self._failures[key].get(partition)
             is_spent = failures is not None and failures.is_quarantined(
                 self.budget, self._made_from(key, partition)
