@@ -20,6 +20,13 @@ _GO_ON = ("query", "key", "value", "intermediate.dense")
 other layer's output is widened."""
 
 
+def can_use_bfloat16() -> bool:
+    """Whether oneDNN is there, and has products in bfloat16 for this CPU, fast or slow."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def use_bfloat16(transformer: Any) -> None:
     """Replaces the products; there is no way back.
 

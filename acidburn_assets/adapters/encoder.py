@@ -563,7 +563,7 @@ def _choose_dtypes(device: str, dtype: Dtype) -> tuple[Dtype, ...]:
     elif device == "cpu":
         has = torch.cpu.get_capabilities()
         is_made_for_it = has.get("avx512_bf16") or has.get("amx_bf16")
-        fast = ("bfloat16",) if is_made_for_it and torch.backends.mkldnn.is_available() else ()
+        fast = ("bfloat16",) if is_made_for_it and cpu_products.can_use_bfloat16() else ()
     if dtype == "auto":
         return (*fast, "float32")
     if dtype not in fast:

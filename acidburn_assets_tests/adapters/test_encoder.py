@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from acidburn_assets.adapters import encoder, models, packing
+from acidburn_assets.adapters import cpu_products, encoder, models, packing
 from acidburn_assets.adapters.encoder import SentenceEncoder
 from acidburn_assets.core import embeddings
 from acidburn_assets.core.embeddings import ModelCard
@@ -46,7 +46,7 @@ def tiny(tiny_folder: Path) -> SentenceEncoder:
 @pytest.fixture
 def cpu_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     # more CPUs can compute in it, slowly; what is tested is the choice
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not cpu_products.can_use_bfloat16():
         pytest.skip("this CPU cannot compute in bfloat16")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
