@@ -216,15 +216,31 @@ def test_rows_of_three_passages_are_unlike_and_no_passage_comes_again_soon() -> 
         assert len(set(same.argmax(axis=1).tolist())) == 64
 
 
+def test_the_nearest_are_those_of_exact_arithmetic() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((300, 16)).astype(np.float32)
+    queries = np.array([5, 0, 299])
+    found = store.nearest(vectors, queries)
+    unit = vectors.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    for row, own, near in zip(queries, found.rows, found.cosines, strict=True):
+        right = unit @ unit[row]
+        right[row] = -2
+        assert own.tolist() == np.argsort(-right)[: store.K + 1].tolist()
+        assert np.abs(near - right[own]).max() < 1e-12
+    assert found.errors.max() < 1e-6
+    assert found.median_gap > 0
+
+
 def test_neighbours_that_arithmetic_cannot_tell_apart_may_change_places() -> None:
-    exact = np.array([[*np.linspace(0.9, 0.8, store.K), 0.8 - 1e-9, 0.1]])
-    near = exact.copy()
-    near[0, [store.K - 1, store.K]] = near[0, [store.K, store.K - 1]]
-    assert store.recall(exact, exact, tolerance=0.0) == 1.0
-    assert store.recall(near, exact, tolerance=0.0) == 0.9
-    assert store.recall(near, exact, tolerance=1e-8) == 1.0
-    near[0, [0, store.K + 1]] = near[0, [store.K + 1, 0]]
-    assert store.recall(near, exact, tolerance=1e-8) == 0.9
+    exact = np.array([[*np.linspace(0.9, 0.8, store.K), 0.8 - 1e-9]])
+    found = exact.copy()
+    assert store.recall(found, exact, tolerance=0.0) == 1.0
+    found[0, store.K - 1] = 0.8 - 1e-9
+    assert store.recall(found, exact, tolerance=0.0) == 0.9
+    assert store.recall(found, exact, tolerance=1e-8) == 1.0
+    found[0, 0] = 0.1
+    assert store.recall(found, exact, tolerance=1e-8) == 0.9
 
 
 def test_absent_evaluation_data_is_named_and_ends_with_two(
@@ -269,9 +285,9 @@ def test_layouts_of_vectors_are_compared_and_the_last_line_has_three_figures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = np.random.default_rng(0)
-    made = rng.standard_normal((2_048, store.DIM)).astype(np.float32)
-    made /= np.linalg.norm(made, axis=1, keepdims=True)
-    monkeypatch.setattr(store, "make_vectors", lambda n_rows: made[:n_rows])
+    made = rng.standard_normal((3, 512, 384)).astype(np.float32)
+    made /= np.linalg.norm(made, axis=2, keepdims=True)
+    monkeypatch.setattr(store, "embed_passages", lambda: list(made))
     arguments = ["--vectors", "2048", "--rounds", "1", "--json"]
     finished = CliRunner().invoke(store.command, arguments, catch_exceptions=False)
     assert finished.exit_code == 0, finished.output
