@@ -15,17 +15,18 @@ import pytest
 from click.testing import CliRunner
 
 from acidburn_assets.adapters.tokenizer import load_tokenizer
+from acidburn_assets.core.datasets import ChunkSizes
 from acidburn_assets.core.documents import Document
 from acidburn_assets_tests.fakes import FakeTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SCRIPTS = ["audit", "chunk", "cluster", "embed", "load", "orchestration", "route", "store"]
+SCRIPTS = ["audit", "chunk", "cluster", "embed", "load", "orchestration", "plan", "route", "store"]
 
 # by name: they lie beside the package and are part of no distribution that could be declared
-audit, chunk, cluster, embed, orchestration, route, store = (
+audit, chunk, cluster, embed, orchestration, plan, route, store = (
     import_module(f"benchmarks.{name}")
-    for name in ("audit", "chunk", "cluster", "embed", "orchestration", "route", "store")
+    for name in ("audit", "chunk", "cluster", "embed", "orchestration", "plan", "route", "store")
 )
 chunkers, evaluation, report, timing = (
     import_module(f"benchmarks.{name}") for name in ("chunkers", "evaluation", "report", "timing")
@@ -66,17 +67,50 @@ def test_every_script_is_one_of_those_that_are_tested() -> None:
     assert with_command == set(SCRIPTS)
 
 
-def test_ours_cuts_without_a_fault_and_says_so_as_json() -> None:
-    arguments = ["--megabytes", "0.02", "--rounds", "1", "--json"]
-    finished = CliRunner().invoke(chunk.command, arguments, catch_exceptions=False)
+@pytest.mark.parametrize("model", ["minilm", "xlmr"])
+def test_ours_cuts_without_a_fault_and_says_so_as_json(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACIDBURN_HOME", str(tmp_path))
+    arguments = ["--corpus", "python", "--megabytes", "0.05", "--peer-megabytes", "0.01"]
+    finished = CliRunner().invoke(
+        chunk.command,
+        [*arguments, "--model", model, "--rounds", "1", "--json"],
+        catch_exceptions=False,
+    )
     assert finished.exit_code == 0, finished.output
-    said = json.loads(finished.stdout.splitlines()[-1])
-    ours = said["rows"][0]
-    assert ours["chunker"] == "ours"
-    assert ours["chunks"] >= said["documents"] > 0
-    assert (ours["over limit"], ours["wrong spans"], ours["gaps"]) == (0, 0, 0)
-    assert ours["speed to ours"]["median"] == 1
-    assert ours["MB per CPU-second"]["median"] > 0
+    *_, whole, last = finished.stdout.splitlines()
+    said = json.loads(whole)
+    ours, _, part = said["rows"][:3]
+    assert (ours["chunker"], part["chunker"]) == ("ours", "ours, on the part")
+    assert ours["chunks"] >= said["documents"] > said["documents of the part"] > 0
+    assert said["engine"] == {"minilm": "tokenizers", "xlmr": "sentencepiece"}[model]
+    verdict = json.loads(last)
+    assert list(verdict) == [
+        "mb_per_s_core",
+        "vs_semantic_text_splitter",
+        "over_limit",
+        "wrong_spans",
+        "gaps",
+    ]
+    assert verdict["mb_per_s_core"] > 0
+    assert (verdict["over_limit"], verdict["wrong_spans"], verdict["gaps"]) == (0, 0, 0)
+
+
+def test_a_plan_of_a_sample_is_compared_with_what_is_made(tmp_path: Path) -> None:
+    texts = [document.text for document in evaluation.documents()[:600]]
+    row = plan.measure(
+        "python",
+        texts,
+        load_tokenizer("minilm"),
+        sizes=ChunkSizes(),
+        folder=tmp_path,
+        row_group_rows=20,
+    )
+    assert row["documents"] == 600
+    assert row["documents read"] < 600
+    assert row["error"] == row["estimated chunks"] / row["made"] - 1
+    assert abs(row["error"]) < 0.5
 
 
 def test_an_audit_of_a_made_up_corpus_answers_every_question() -> None:

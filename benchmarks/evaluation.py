@@ -37,7 +37,7 @@ DATASET = Dataset(
 )
 
 
-_COLUMNS = {"arxiv": "arxiv_ai", "reuters": "reuters_body"}  # corpus -> file
+_FILES = {"arxiv": "arxiv_ai", "reuters": "reuters_body"}
 
 
 def read(name: str) -> pa.Table:
@@ -74,13 +74,22 @@ def texts(corpus: str) -> list[str]:
         return _shuffled([*texts("techdocs"), *texts("python")])
     if corpus == "python":
         return [document.text for document in documents()]
-    if corpus in _COLUMNS:
-        return _shuffled(read(_COLUMNS[corpus])["text"].to_pylist())
+    return _shuffled(stored_texts(corpus))
+
+
+def stored_texts(corpus: str) -> list[str]:
+    """Whole texts of the evaluation data, in the order of their names or as stored.
+
+    Args:
+        corpus: `techdocs`, `arxiv` or `reuters`, as `texts` knows them.
+    """
+    if corpus in _FILES:
+        return list(map(str, read(_FILES[corpus])["text"].to_pylist()))
     parts = read("techdocs_chunks").select(["doc", "text"])
     joined: dict[str, list[str]] = {}
     for doc, text in zip(parts["doc"].to_pylist(), parts["text"].to_pylist(), strict=True):
         joined.setdefault(doc, []).append(text)
-    return ["\n\n".join(joined[doc]) for doc in _shuffled(sorted(joined))]
+    return ["\n\n".join(joined[doc]) for doc in sorted(joined)]
 
 
 def documents() -> list[Document]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acidburn_assets.core import cost, plan
-from acidburn_assets.core.chunks import Sizes, Tally
+from acidburn_assets.core.chunks import Sizes, Tally, chunk_documents
 from acidburn_assets.core.datasets import ChunkSizes, Dataset, Filters
 from acidburn_assets.core.documents import Document
 from acidburn_assets.core.embeddings import ModelCard
@@ -150,6 +150,29 @@ def test_other_units_are_estimated_by_their_bytes() -> None:
     units = make_units((10, 10_000), (10, 500_000), (10, 20_000))
     measured = [Measured(units[0], tally(10, 10_000, 20))]
     assert plan.estimate_chunks(units, measured) == [20, 1000, 40]
+
+
+def test_short_documents_are_a_chunk_each_however_their_lengths_vary() -> None:
+    units = make_units(*[(100, 80_000)] * 40)
+    sample = [unit.model_copy(update={"n_rows": 10, "n_bytes": 8_000}) for unit in units[:20]]
+    measured = [
+        Measured(unit, tally(10, 6_000 + 200 * index, 10)) for index, unit in enumerate(sample)
+    ]
+    assert plan.estimate_chunks(units, measured) == [pytest.approx(100)] * 40
+
+
+def test_chunks_grow_with_documents_and_with_bytes() -> None:
+    units = make_units((100, 100_000), (100, 400_000), (1000, 1_000_000))
+    measured = [
+        Measured(unit, tally(10, n_bytes, 5 + n_bytes // 1000))
+        for unit, n_bytes in zip(
+            make_units(*[(10, n * 1000) for n in range(10, 30)]),
+            range(10_000, 30_000, 1000),
+            strict=True,
+        )
+    ]
+    estimated = plan.estimate_chunks([*units], measured)
+    assert estimated == [pytest.approx(150), pytest.approx(450), pytest.approx(1500)]
 
 
 def test_no_unit_is_taken_for_fewer_chunks_than_kept_documents() -> None:
@@ -378,6 +401,35 @@ def test_of_a_large_dataset_a_sample_is_read() -> None:
     assert source.n_read == planned.sample.n_documents == 400
     assert planned.estimate.n_chunks == 60_000
     assert [shard.n_rows for shard in planned.shards] == [2000] * 10
+
+
+@pytest.mark.parametrize(
+    ("median_words", "spread"),
+    [(4, 0.7), (30, 1.0), (300, 0.8)],
+    ids=["short ones of one chunk", "of all lengths", "long ones"],
+)
+def test_the_plan_foresees_within_five_percent_what_chunking_makes(
+    monkeypatch: pytest.MonkeyPatch, median_words: int, spread: float
+) -> None:
+    """By bytes alone, short documents of one chunk each were taken for a tenth more of them."""
+    monkeypatch.setattr(plan, "WHOLE_DOCUMENTS", 100)
+    monkeypatch.setattr(plan, "SAMPLE_DOCUMENTS", 200)
+    lengths = np.random.default_rng(3).lognormal(np.log(median_words), spread, size=3000)
+    source = ListSource(["word " * (1 + int(n)) for n in lengths], rows_per_unit=30)
+    planned = plan_of(source)
+    assert source.n_read == 200
+    made = Tally()
+    for _ in chunk_documents(
+        source.read(source.units()),
+        dataset=make_dataset(),
+        revision="r7",
+        tokenizer=LetterTokenizer(),
+        sizes=Sizes(planned.target_tokens, planned.overlap_tokens),
+        tally=made,
+    ):
+        pass
+    assert made.n_chunks >= 3000
+    assert planned.estimate.n_chunks == pytest.approx(made.n_chunks, rel=0.05)
 
 
 def test_ids_are_checked_as_far_as_rows_are_planned() -> None:
