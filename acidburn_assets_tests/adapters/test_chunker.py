@@ -1,9 +1,13 @@
 """Several processes cut as one does: the same spans, in the texts' order."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import count, islice
+from itertools import count, islice, pairwise
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import psutil
@@ -142,3 +146,80 @@ def test_processes_left_open_are_as_many_as_cores_up_to_a_bound(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)), raising=False)
     assert Chunker(tokenizer).n_processes == chunker.MAX_PROCESSES
     assert Chunker(tokenizer, n_processes=96).n_processes == 96
+
+
+_LONG_DOCUMENT = """
+import resource, sys
+from pydoc_data.topics import topics
+from acidburn_assets.adapters.tokenizer import load_tokenizer
+from acidburn_assets.core.chunks import Sizes, Tally, chunk_documents
+from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.documents import Document
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+dataset = Dataset(
+    name="books", source="text", path="x", licence="x", may_redistribute_text=True, tier="none"
+)
+tokenizer = load_tokenizer(sys.argv[1])
+prose = chr(10).join(topics.values())
+text = prose * (int(sys.argv[2]) // len(prose))
+tally, before = Tally(), peak()
+for batch in chunk_documents(
+    [Document(0, "a", "", text)], dataset=dataset, revision="r", tokenizer=tokenizer,
+    sizes=Sizes(2048, 200), tally=tally,
+):
+    pass
+print(tally.n_bytes, tally.n_chunks, tally.n_over_limit, peak() - before)
+"""
+
+
+def test_a_long_document_takes_no_more_memory_than_a_bounded_amount_beside_its_text(
+    tmp_path: Path,
+) -> None:
+    """Of 30 MB as of 50: a batch of rows, the one before, and a slice that is tokenised."""
+    folder = tiny_model.write(tmp_path / "xlmr", sentencepiece=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", _LONG_DOCUMENT, str(folder), "30_000_000"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    n_bytes, n_chunks, n_over, growth = map(int, answer.stdout.split())
+    assert n_bytes > 29_000_000
+    assert n_chunks > n_bytes / 8000
+    assert n_over == 0
+    assert growth < 128 * 2**20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 1_000_000,
+        "dGhlIHF1aWNrIGJyb3duIGZveA0K" * 40_000,
+        "天" * 1_000_000,
+        "聚" * 1_000_000,
+        "😀" * 250_000,
+        "a" + " " * 1_000_000 + "b",
+        "a" + " \n" * 500_000 + "b",
+        "*" * 500_000 + "=" * 500_000,
+    ],
+    ids=["letter", "base64", "unknown", "known", "emoji", "blanks", "blank lines", "signs"],
+)
+def test_a_million_characters_without_a_border_are_cut_exactly(
+    tokenizer: ModelTokenizer, text: str
+) -> None:
+    sizes = Sizes(512, 50)
+    started = time.process_time()
+    spans = cut(text, tokenizer, sizes)
+    assert time.process_time() - started < 30
+    counts = tokenizer.count([text[span.start : span.end] for span in spans])
+    assert counts.tolist() == [span.n_tokens for span in spans]
+    assert max(span.n_tokens for span in spans) <= sizes.target_tokens
+    assert text[: spans[0].start].strip() == text[spans[-1].end :].strip() == ""
+    for before, after in pairwise(spans):
+        assert text[before.end : after.start].strip() == ""
+        assert before.start < after.start
+        assert before.end < after.end

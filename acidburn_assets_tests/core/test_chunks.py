@@ -1,7 +1,8 @@
 """Chunks are exact spans, never over their target, and together they hold the whole document."""
 
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from itertools import pairwise
 from pydoc_data.topics import topics
@@ -9,6 +10,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import pyarrow as pa
 import pytest
+import sentencepiece
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +83,38 @@ def unigram() -> LibraryTokenizer:
     return LibraryTokenizer(tokenizer)
 
 
+class PieceTokenizer:
+    """A tokenizer of sentencepiece, as an adapter would wrap it."""
+
+    name = "pieces"
+    fingerprint = "5678"
+    max_tokens = 8190
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        self._processor = processor
+
+    def spans(self, text: str) -> np.ndarray:
+        offsets = self._processor.encode(text, return_type="offset_mapping")["offsets"]
+        return np.array(offsets, dtype=np.int64).reshape(-1, 2)
+
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([len(self._processor.encode(text)) for text in texts], dtype=np.int64)
+
+
+@pytest.fixture(scope="module")
+def pieces() -> PieceTokenizer:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter("\n".join(topics.values()).splitlines()),
+        model_writer=written,
+        vocab_size=2000,
+        user_defined_symbols=["天气", "很好"],
+        normalization_rule_name="nmt_nfkc",
+        minloglevel=2,
+    )
+    return PieceTokenizer(sentencepiece.SentencePieceProcessor(model_proto=written.getvalue()))
+
+
 def uncovered(text: str, spans: Sequence[Span]) -> str:
     """Characters in no span."""
     ends = [0, *(span.end for span in spans)]
@@ -151,13 +185,23 @@ def test_a_unigram_tokenizer_keeps_the_promises(
     assert_sound(text, chunks.cut(text, unigram, sizes), unigram, sizes)
 
 
-@pytest.mark.parametrize("sizes", [Sizes(254, 25), Sizes(2048, 200)])
-def test_real_prose_is_cut_at_borders_into_well_filled_chunks(
-    minilm: LibraryTokenizer, sizes: Sizes
+@settings(deadline=None, max_examples=100)
+@given(text=TEXTS, sizes=SIZES)
+def test_a_sentencepiece_tokenizer_keeps_the_promises(
+    pieces: PieceTokenizer, text: str, sizes: Sizes
 ) -> None:
+    assert_sound(text, chunks.cut(text, pieces, sizes), pieces, sizes)
+
+
+@pytest.mark.parametrize("sizes", [Sizes(254, 25), Sizes(2048, 200)])
+@pytest.mark.parametrize("kind", ["minilm", "pieces"])
+def test_real_prose_is_cut_at_borders_into_well_filled_chunks(
+    request: pytest.FixtureRequest, kind: str, sizes: Sizes
+) -> None:
+    tokenizer = request.getfixturevalue(kind)
     text = "\n\n".join(topic for _, topic in sorted(topics.items()))[:200_000]
-    spans = chunks.cut(text, minilm, sizes)
-    assert_sound(text, spans, minilm, sizes)
+    spans = chunks.cut(text, tokenizer, sizes)
+    assert_sound(text, spans, tokenizer, sizes)
     assert np.mean([span.n_tokens for span in spans[:-1]]) > 0.7 * sizes.target_tokens
     assert all(text[span.end - 1].isspace() for span in spans[:-1])
 
@@ -241,6 +285,43 @@ def test_hard_text_is_tokenised_a_bounded_number_of_times(text: str) -> None:
     spans = chunks.cut(text, tokenizer, sizes)
     assert tokenizer.n_chars <= 12 * len(text)
     assert_sound(text, spans, FakeTokenizer(), sizes)
+
+
+def test_real_prose_is_tokenised_little_more_than_once() -> None:
+    """What chunks share is counted twice, and a guess that is over its target is counted again."""
+    tokenizer = FakeTokenizer()
+    text = "\n\n".join(topic for _, topic in sorted(topics.items()))
+    spans = chunks.cut(text, tokenizer, Sizes(512, 50))
+    assert len(spans) > 100
+    shared = sum(span.end - span.start for span in spans) / len(text)
+    assert shared < 1.1
+    assert tokenizer.n_chars < 1.4 * len(text)
+
+
+def test_what_cuts_all_texts_is_given_them_in_order_and_decides() -> None:
+    documents = [Document(row, str(row), "", "words " * (row + 1)) for row in range(5)]
+    given: list[str] = []
+
+    def cut_all(texts: Iterable[str]) -> Iterator[list[Span]]:
+        for text in texts:
+            given.append(text)
+            yield [Span(0, len(text) - 1, 7)]
+
+    tally = Tally()
+    batches = chunks.chunk_documents(
+        [*documents[:2], Document(9, "9", "", " "), *documents[2:]],
+        dataset=DATASET,
+        revision="r1",
+        tokenizer=FakeTokenizer(),
+        sizes=Sizes(32, 4),
+        tally=tally,
+        cut_all=cut_all,
+    )
+    rows = pa.Table.from_batches(batches).to_pylist()
+    assert given == [document.text for document in documents]
+    assert [row["text"] for row in rows] == [text[:-1] for text in given]
+    assert [row["doc_id"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert tally.n_tokens == 35
 
 
 def test_a_chunk_is_bounded_in_characters_where_a_tokenizer_sees_one_unknown_word(
