@@ -76,6 +76,8 @@ _WINDOWS_AHEAD = 1
 _PROBED_SHARE = 0.25
 """Of a text of full length, at its end, in which two texts differ that must get two vectors."""
 
+_INPUT_TYPES: tuple[InputType, ...] = ("document", "query")
+
 _FILLER = ("A shard holds chunks of documents, in order. ", "Noch nie war der Winter so mild. ")
 """What texts of full length are made of, and how they end otherwise."""
 
@@ -176,8 +178,8 @@ class ServerEncoder:
             input_type: which of the model's prompts they get.
 
         Raises:
-            ModelError: a document is longer than the model reads, the server refuses one, or its
-                answer is not what was asked for: another model, other vectors, texts cut short.
+            ModelError: a document is blank or longer than the model reads, the server refuses one,
+                or its answer is not what was asked for: another model, other vectors, texts cut.
             ConfigError: a query is longer than the model reads, or the server does not know the
                 key or the model.
             ServiceUnavailable: the server is away, or too busy, for longer than our patience.
@@ -229,8 +231,12 @@ class ServerEncoder:
         """
         canaries = readable_canaries(self.card, self._tokenizer)
         cosines = [
-            float((self.encode(canaries, kind).vectors * vectors).sum(axis=1).min())
-            for kind, vectors in local.reference(canaries).items()
+            float(
+                (self.encode(canaries, kind).vectors * local.encode(canaries, kind).vectors)
+                .sum(axis=1)
+                .min()
+            )
+            for kind in _INPUT_TYPES
         ]
         if not min(cosines) >= MIN_COSINE:
             raise ModelError(
@@ -266,6 +272,7 @@ class ServerEncoder:
 
     def _begin(self, requests: "_Requests", texts: Sequence[str], input_type: InputType) -> _Begun:
         at = time.perf_counter()
+        encoders.refuse_empty(texts, input_type)
         prompt = self._prompts[input_type]
         inputs = [prompt + text for text in texts]
         ids = self._tokenizer.input_ids(inputs)

@@ -185,7 +185,7 @@ class SentenceEncoder:
     def _begin(self, texts: Sequence[str], input_type: InputType) -> _Begun:
         at = time.perf_counter()
         prompt = self._prompts[input_type]
-        _refuse_empty(texts, input_type)
+        refuse_empty(texts, input_type)
         inputs = self.tokenizer.input_ids([prompt + text for text in texts])
         n_tokens = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))  # (n,)
         self._refuse_long(n_tokens, input_type)
@@ -583,7 +583,7 @@ def _n_cpu_threads() -> int:
     return torch.get_num_threads()
 
 
-def _refuse_empty(texts: Sequence[str], input_type: InputType) -> None:
+def refuse_empty(texts: Sequence[str], input_type: InputType) -> None:
     """The chunker makes no blank chunk: a blank one is a damaged table's, or somebody else's."""
     if input_type == "query":
         return

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 
 from acidburn_assets.adapters.encoder import SentenceEncoder
+from acidburn_assets.adapters.tokenizer import ModelTokenizer, load_tokenizer
 
 
 class Answer(NamedTuple):
@@ -48,8 +49,9 @@ class Service:
         lists_models: False is TEI.
     """
 
-    def __init__(self, encoder: SentenceEncoder, name: str) -> None:
+    def __init__(self, encoder: SentenceEncoder, tokenizer: ModelTokenizer, name: str) -> None:
         self.encoder = encoder
+        self._tokenizer = tokenizer
         self.name = name
         self.requests: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
@@ -137,7 +139,7 @@ class Service:
         return self._embed(texts, body.get("encoding_format", "float"))
 
     def _embed(self, texts: list[str], encoding: str) -> Answer:
-        tokenizer = self.encoder._tokenizer
+        tokenizer = self._tokenizer
         if self.max_tokens is not None:
             n_content = self.max_tokens - tokenizer.n_special_tokens
             spans = [tokenizer.spans(text)[:n_content, 1] for text in texts]
@@ -170,9 +172,15 @@ class Service:
 
 
 @contextmanager
-def running(encoder: SentenceEncoder, name: str) -> Iterator[Service]:
-    """A service as long as it is needed."""
-    service = Service(encoder, name)
+def running(encoder: SentenceEncoder, model: str, name: str) -> Iterator[Service]:
+    """A service as long as it is needed.
+
+    Args:
+        encoder: makes the vectors.
+        model: whose tokenizer counts, as `load_tokenizer` takes it.
+        name: of the model, as the service calls it.
+    """
+    service = Service(encoder, load_tokenizer(model), name)
     try:
         yield service
     finally:

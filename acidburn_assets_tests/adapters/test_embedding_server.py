@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from acidburn_assets.adapters import embedding_server, encoder
 from acidburn_assets.adapters.embedding_server import Server, ServerEncoder
 from acidburn_assets.adapters.encoder import SentenceEncoder
+from acidburn_assets.adapters.tokenizer import ModelTokenizer, load_tokenizer
 from acidburn_assets.core.errors import ConfigError, ModelError, ServiceUnavailable
 from acidburn_assets.io_managers.parts import made_by
 from acidburn_assets_tests.adapters import embedding_service, tiny_model
@@ -39,8 +40,13 @@ def tiny(folder: Path) -> SentenceEncoder:
 
 
 @pytest.fixture
-def service(tiny: SentenceEncoder) -> Iterator[Service]:
-    with embedding_service.running(tiny, NAME) as running:
+def tokenizer(folder: Path) -> ModelTokenizer:
+    return load_tokenizer(str(folder))
+
+
+@pytest.fixture
+def service(tiny: SentenceEncoder, folder: Path) -> Iterator[Service]:
+    with embedding_service.running(tiny, str(folder), NAME) as running:
         yield running
 
 
@@ -50,7 +56,9 @@ def server_of(service: Service, **changes: Any) -> Server:
 
 
 @pytest.fixture
-def connect(service: Service, tiny: SentenceEncoder) -> Callable[..., ServerEncoder]:
+def connect(
+    service: Service, tiny: SentenceEncoder, tokenizer: ModelTokenizer
+) -> Callable[..., ServerEncoder]:
     """An encoder that was not checked: what it is asked for first is the test's."""
 
     def make(batch_tokens: int = 0, **changes: Any) -> ServerEncoder:
@@ -120,7 +128,7 @@ def test_vectors_are_made_to_unit_length(service: Service, connect: Connect) -> 
 
 
 def test_requests_keep_to_their_limits_and_run_side_by_side(
-    service: Service, connect: Connect, tiny: SentenceEncoder
+    service: Service, connect: Connect, tokenizer: ModelTokenizer
 ) -> None:
     service.behave = always(seconds=0.05)
     connect(batch_inputs=5, n_requests=3, batch_tokens=64).encode(TEXTS, "document")
@@ -128,7 +136,7 @@ def test_requests_keep_to_their_limits_and_run_side_by_side(
     assert sum(sizes) == len(TEXTS)
     assert max(sizes) <= 5
     for body in service.requests:
-        n_tokens = sum(map(len, tiny.tokenizer.input_ids(body["input"])))
+        n_tokens = sum(map(len, tokenizer.input_ids(body["input"])))
         assert n_tokens <= 64 or len(body["input"]) == 1
     assert service.n_most_at_once == 3
 
@@ -253,6 +261,12 @@ def test_what_is_too_long_is_not_sent(service: Service, connect: Connect) -> Non
     assert service.requests == []
 
 
+def test_a_blank_document_is_not_sent(service: Service, connect: Connect) -> None:
+    with pytest.raises(ModelError, match="document 1 of 2 is blank"):
+        connect().encode(["a", " "], "document")
+    assert service.requests == []
+
+
 def test_a_server_that_cuts_long_texts_is_found_out_by_what_it_counts(
     service: Service, folder: Path
 ) -> None:
@@ -292,7 +306,7 @@ def test_a_server_that_begins_to_count_less_is_refused(service: Service, connect
 def test_a_server_that_refuses_full_length_may_serve_shorter_texts(
     service: Service,
     folder: Path,
-    tiny: SentenceEncoder,
+    tokenizer: ModelTokenizer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -300,7 +314,7 @@ def test_a_server_that_refuses_full_length_may_serve_shorter_texts(
     said = {"error": {"message": "This model's maximum context length is 60 tokens."}}
 
     def refuse(_number: int, texts: list[str], answer: Answer) -> Answer:
-        longest = max(map(len, tiny.tokenizer.input_ids(texts)))
+        longest = max(map(len, tokenizer.input_ids(texts)))
         return Answer(said, 400) if longest > 60 else answer
 
     service.behave = refuse

@@ -21,7 +21,7 @@ def test_a_server_s_vectors_are_the_model_s_and_its_key_is_written_nowhere(
     blank_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     minilm = load_encoder("minilm", device="cpu", dtype="float32")
-    with embedding_service.running(minilm, "all-MiniLM-L6-v2") as service:
+    with embedding_service.running(minilm, "minilm", "all-MiniLM-L6-v2") as service:
         service.key = SECRET
         monkeypatch.setenv("ACIDBURN_EMBEDDINGS_URL", service.url)
         monkeypatch.setenv("ACIDBURN_EMBEDDINGS_KEY", SECRET)

@@ -129,7 +129,7 @@ def test_a_model_is_loaded_once_and_is_the_one_described(
 
 def test_a_server_makes_the_vectors_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     minilm = encoders.load_encoder("minilm", device="cpu", dtype="float32")
-    with embedding_service.running(minilm, "all-MiniLM-L6-v2") as service:
+    with embedding_service.running(minilm, "minilm", "all-MiniLM-L6-v2") as service:
         service.key = "emb-5ecr3t"
         current = configured(
             monkeypatch,
