@@ -3,7 +3,7 @@
 Chunking counts with it and the encoder feeds the model with it, so what fits for one fits for the
 other. Where a model has its sentencepiece file and that says the same as its tokenizer.json, texts
 are tokenised by sentencepiece, else by `tokenizers`. Source: measured with a Unigram model of
-48,000 pieces, 15.8 MB a second of CPU against 1.4.
+48,000 pieces on 4 MB of documentation, 16 MB a second of CPU against 1.5, with the same ids.
 """
 
 import hashlib
