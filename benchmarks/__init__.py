@@ -6,9 +6,11 @@
     python -m benchmarks.load       Postgres: COPY, executemany, row by row
     python -m benchmarks.route      clusters that are searched: routed, by centroid, all
     python -m benchmarks.store      vectors as Parquet: our layout, pyarrow's defaults, others
+    python -m benchmarks.plan       chunks that a plan foresees, and that are made
 
-One script per stage, run from the checkout; each takes less than 90 s on two cores, prints a table,
-and with `--json` ends with one JSON object on a line of its own. What they share: `evaluation`
+One script per stage, run from the checkout; each takes a minute or two on two cores, embed five,
+prints a table, and with `--json` ends with one JSON object on a line of its own. Figures of a run
+of all that concerns chunks and embeddings are in `RESULTS.md`. What they share: `evaluation`
 finds texts, `timing` measures, `report` prints. What is right is the tests' matter; here belongs
 how good and how fast.
 
