@@ -48,7 +48,7 @@ PART_BYTES = 256 << 20
 """Most that waits in memory for its part, whatever the time. Chosen, not measured: a minute of a
 fast GPU, 1,000 vectors of 1,024 values a second."""
 
-PARTS_VERSION = 1
+PARTS_VERSION = 2
 """Raised whenever parts of older code must not be taken over."""
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.parquet")
