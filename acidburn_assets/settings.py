@@ -4,6 +4,7 @@ Every name is documented in `deploy/env.example`, and a test holds the two toget
 `SecretStr`: their repr is masked, and they are unwrapped only where a client is made.
 """
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -108,6 +109,13 @@ class Settings(BaseSettings):
     acidburn_gpu_runs: int = Field(1, ge=1)
     acidburn_postgres_runs: int = Field(2, ge=1)
     """Most runs at once that chunk or cluster, embed, load."""
+
+    @field_validator("acidburn_device")
+    @classmethod
+    def _is_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda|cuda:\d+(,cuda:\d+)*", device):
+            raise ValueError("it must be auto, cpu, mps, cuda, or GPUs such as cuda:0,cuda:1")
+        return device
 
     @field_validator("acidburn_embeddings_url")
     @classmethod

@@ -126,7 +126,7 @@ SHARDS = {
     "manual": ["000000", "000001", "000002", "000003"],
 }
 
-QUESTION = "when should I cut back my rose bushes?"
+QUESTION = "how do I prune roses at the end of winter?"
 ANSWER = TOPICS["roses"][0]
 
 

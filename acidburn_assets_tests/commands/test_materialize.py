@@ -226,6 +226,10 @@ class Hanging:
             time.sleep(300)
         return self._encoder.encode(texts, input_type)
 
+    def embed_iter(self, windows, input_type):
+        for texts in windows:
+            yield self.encode(texts, input_type)
+
 load = backends.load_encoder
 made = []
 
