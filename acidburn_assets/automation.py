@@ -167,9 +167,9 @@ class Tick:
         examined = self.examined(key)
         if examined is None:
             return True  # its back end is away
-        left_out = self.left_out(key.path[0]) if self.graph.get(key).is_partitioned else set()
+        is_partitioned = self.graph.get(key).is_partitioned
         for partition in examined.findings:
-            if partition in left_out:
+            if is_partitioned and self._is_stuck(key.path[0], partition):
                 continue
             failures = self._failures[key].get(partition)
             is_spent = failures is not None and failures.is_quarantined(
@@ -205,6 +205,23 @@ class Tick:
             and not failures.is_stopped()
             and failures.is_spent(self.budget)
         }
+
+    def _is_stuck(self, dataset: str, partition: str | None) -> bool:
+        """A shard that waits for a person where it is planned, chunked, embedded or assigned."""
+        ends = {
+            "plan": None,
+            "chunks": partition,
+            "embeddings": partition,
+            "assignments": partition,
+        }
+        for asset, end in ends.items():
+            key = dg.AssetKey([dataset, asset])
+            failures = self._failures[key].get(end) if self.examined(key) is not None else None
+            if failures is not None and failures.is_quarantined(
+                self.budget, self._made_from(key, end)
+            ):
+                return True
+        return False
 
     def _is_parent_sound(self, parent: dg.AssetKey, partition: str | None) -> bool:
         examined = self.examined(parent)

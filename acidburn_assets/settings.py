@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
     # where things are
@@ -58,7 +59,7 @@ class Settings(BaseSettings):
     supabase_sslrootcert: str = ""
 
     # chunks
-    acidburn_chunk_processes: int = Field(0, ge=0)
+    acidburn_chunk_processes: int = Field(0, ge=0, le=61)
     """Processes that cut documents into chunks, in each run that does; 0: as many as there are
     cores, 8 at most. Chunks do not depend on it."""
 

@@ -12,6 +12,8 @@ on average, 26 and 27 near the maximum; `torch.compile` uses the same two operat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from acidburn_assets.adapters.packing import can_pack
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,6 +37,7 @@ def use_bfloat16(transformer: Any) -> None:
     """
     import torch
 
+    go_on = _GO_ON if can_pack(transformer) else ()
     for name, layer in transformer.named_modules():
         if not isinstance(layer, torch.nn.Linear):
             continue
@@ -42,7 +45,7 @@ def use_bfloat16(transformer: Any) -> None:
         weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.data, None)
         layer.register_parameter("weight", None)  # it would be there twice
         layer.forward = partial(  # type: ignore[method-assign]  # of this layer only
-            _multiply, weight=weight, bias=layer.bias, is_widened=not name.endswith(_GO_ON)
+            _multiply, weight=weight, bias=layer.bias, is_widened=not name.endswith(go_on)
         )
 
 

@@ -216,6 +216,7 @@ class ServerEncoder:
                 windows,
                 lambda texts: self._begin(requests, texts, input_type),
                 finish,
+                lambda begun: begun.vectors.cancel(),
                 n_ahead=_WINDOWS_AHEAD,
             )
 

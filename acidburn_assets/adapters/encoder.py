@@ -51,7 +51,7 @@ halves it by itself. Chosen by arithmetic, not measured: 2 x 4,096 values of 2 b
 place, and enough rows for a matrix product to fill the chip."""
 
 WINDOWS_AHEAD = 1
-"""Windows that are tokenised, and wait for the device, beside the one whose vectors are awaited."""
+"""Windows that are tokenised, and computed or wait for it, beside the one that is asked for."""
 
 MIN_COSINE = 0.999
 """Between a canary's vector and the reference's. Source: measured with MiniLM, 0.99995 at worst
@@ -83,6 +83,11 @@ class _Begun(NamedTuple):
     made: "list[Future[torch.Tensor]]"  # vectors of each batch
     input_type: InputType
     at: float  # when
+
+    def cancel(self) -> None:
+        """Batches that nobody has begun to compute are not computed."""
+        for future in self.made:
+            future.cancel()
 
 
 class SentenceEncoder:
@@ -129,7 +134,9 @@ class SentenceEncoder:
         self._threads = ThreadPoolExecutor(
             _n_cpu_threads() if is_cpu else 1,
             thread_name_prefix="encoder",
-            initializer=self._start_thread,
+            # no method of ours: the threads would hold the encoder, and the encoder the threads
+            initializer=_start_thread,
+            initargs=(is_cpu,),
         )
 
     def encode(self, texts: Sequence[str], input_type: InputType) -> Encoded:
@@ -158,7 +165,8 @@ class SentenceEncoder:
     ) -> Iterator[Encoded]:
         """Encodes window after window, each as `encode` does.
 
-        While the caller has a window's vectors, the next one is computed and one more is tokenised.
+        While the caller has a window's vectors, the next one is computed; while it is computed, and
+        its vectors are asked for, one more is tokenised.
 
         Args:
             windows: drawn as they are needed.
@@ -179,7 +187,11 @@ class SentenceEncoder:
             return Encoded(vectors, n_tokens=n_tokens, n_truncated=0, seconds=seconds)
 
         return look_ahead(
-            windows, lambda texts: self._begin(texts, input_type), finish, n_ahead=WINDOWS_AHEAD
+            windows,
+            lambda texts: self._begin(texts, input_type),
+            finish,
+            _Begun.cancel,
+            n_ahead=WINDOWS_AHEAD,
         )
 
     def _begin(self, texts: Sequence[str], input_type: InputType) -> _Begun:
@@ -203,8 +215,7 @@ class SentenceEncoder:
             for batch, future in zip(begun.batches, begun.made, strict=True):
                 vectors[batch] = self._fetch(future.result())
         finally:
-            for future in begun.made:
-                future.cancel()
+            begun.cancel()
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise ModelError(
@@ -313,12 +324,6 @@ class SentenceEncoder:
     def can_pack(self) -> bool:
         """Whether texts can be fed end to end, as far as the architecture goes."""
         return packing.can_pack(self._model[0])
-
-    def _start_thread(self) -> None:
-        import torch
-
-        if self.device == "cpu":
-            torch.set_num_threads(1)  # of this thread's own products
 
     def _padded(self, inputs: Sequence[np.ndarray]) -> "dict[str, torch.Tensor]":
         import torch
@@ -449,18 +454,22 @@ def load_encoder(
         if (candidate, is_packed) == ("float32", False):
             return encoder  # what was compared above
         encoder.use(candidate, is_packed=is_packed)
-        cosine = _worst_cosine(encoder, canaries, reference)
-        if cosine >= MIN_COSINE:
-            return encoder
+        with _refusal() as refused:
+            cosine = _worst_cosine(encoder, canaries, reference)
+            if cosine >= MIN_COSINE:
+                return encoder
+            refused.append(
+                f"cosine {cosine:.4f} of the worst canary to float32, {MIN_COSINE} is needed"
+            )
         refusal = (
             f"{card.name!r} is not used in {candidate}{' without padding' * is_packed} on "
-            f"{device!r}: cosine {cosine:.4f} of the worst canary to float32, {MIN_COSINE} is "
-            "needed"
+            f"{device!r}: {refused[0]}"
         )
         if not is_packed and dtype != "auto":
             raise ModelError(f"{refusal}; set ACIDBURN_DTYPE=float32")
         _logger.warning(refusal)
-        encoder = load()
+        del encoder  # two would need twice the memory
+        encoder = load()  # noqa: F841 - of the next round
     raise AssertionError("float32 is always the last candidate")
 
 
@@ -533,7 +542,8 @@ def _choose_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+    is_known = (kind in ("cpu", "mps") and not index) or kind == "cuda"
+    if not is_known or (index and not index.isdecimal()):
         raise ModelError(
             f"no device {device!r}: set ACIDBURN_DEVICE to auto, cpu, mps, cuda (all GPUs), or to "
             "some of them, such as cuda:0,cuda:1"
@@ -595,11 +605,35 @@ def refuse_empty(texts: Sequence[str], input_type: InputType) -> None:
             )
 
 
+def _start_thread(is_cpu: bool) -> None:
+    import torch
+
+    if is_cpu:
+        torch.set_num_threads(1)  # of this thread's own products
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
     import torch
 
-    # a CPU's allocator has no class of its own
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    # the allocators of a CPU and of MPS, and cuBLAS, have no class of their own
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in said for words in ("defaultcpuallocator", "out of memory", "alloc_failed")
+    )
+
+
+@contextmanager
+def _refusal() -> Iterator[list[str]]:
+    """Collects why a way to compute is not used: what it raises, or what is appended."""
+    import torch
+
+    reasons: list[str] = []
+    try:
+        yield reasons
+    except (ModelError, RuntimeError) as error:
+        if isinstance(error, torch.AcceleratorError):
+            raise  # the device is gone, and with it every other way
+        reasons.append(str(error).splitlines()[0])
 
 
 @contextmanager

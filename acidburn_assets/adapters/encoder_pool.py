@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 from acidburn_assets.adapters.encoder import Dtype, SentenceEncoder, list_devices, load_encoder
 from acidburn_assets.adapters.processes import open_processes
 from acidburn_assets.core.embeddings import Encoded, Encoder, InputType
+from acidburn_assets.core.errors import AcidburnError
 
 
 class _Place(NamedTuple):
@@ -30,8 +31,8 @@ class _Window(NamedTuple):
     input_type: InputType
 
 
-_here: list[SentenceEncoder] = []
-"""Of a process of a pool: its encoder."""
+_here: list[SentenceEncoder | AcidburnError] = []
+"""Of a process of a pool: its encoder, or why it has none."""
 
 
 class EncoderPool:
@@ -127,8 +128,8 @@ def load_encoders(
 
 
 def _load(place: _Place) -> None:
-    _here.append(
-        load_encoder(
+    try:
+        loaded: SentenceEncoder | AcidburnError = load_encoder(
             place.model,
             revision=place.revision,
             device=place.device,
@@ -136,8 +137,13 @@ def _load(place: _Place) -> None:
             batch_tokens=place.batch_tokens,
             hub_endpoint=place.hub_endpoint,
         )
-    )
+    except AcidburnError as error:
+        loaded = error  # told with the first window: a process that ends now tells nothing
+    _here.append(loaded)
 
 
 def _encode(window: _Window) -> Encoded:
-    return _here[0].encode(window.texts, window.input_type)
+    loaded = _here[0]
+    if isinstance(loaded, AcidburnError):
+        raise loaded
+    return loaded.encode(window.texts, window.input_type)

@@ -48,6 +48,7 @@ class Processes(Generic[Item, Result]):
                 items,
                 lambda item: self._executor.submit(self._work, item),
                 lambda future: future.result(),
+                lambda future: future.cancel(),
                 n_ahead=self.n_processes * (1 + _LOOK_AHEAD) - 1,
             )
         except BrokenProcessPool as error:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 
 import dagster as dg
 import pyarrow as pa
@@ -12,6 +12,8 @@ from acidburn_assets.assets import specs
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core import schemas
 from acidburn_assets.core.datasets import Dataset
+from acidburn_assets.core.embeddings import Encoder
+from acidburn_assets.core.errors import ConfigError, ModelError
 from acidburn_assets.core.plan import check_budget
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Batches, Tables, load_record
@@ -58,7 +60,7 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         plan = load_record(objects, specs.key(dataset.name, "plan"))
         check_budget(plan, dataset.budget_usd)
         encoders.observe_in_run(context.instance, encoder)
-        load = cache(encoder.create)
+        load = cache(partial(_load, encoder))
         usd_per_hour = settings.acidburn_usd_per_hour
 
         def make(partition: str | None) -> Made:
@@ -112,3 +114,11 @@ def build(dataset: Dataset, settings: Settings) -> dg.AssetsDefinition:
         return work(make)
 
     return embeddings
+
+
+def _load(encoder: EncoderResource) -> Encoder:
+    """A model that cannot be had is no shard's fault: all wait, none is quarantined."""
+    try:
+        return encoder.create()
+    except ModelError as error:
+        raise ConfigError(str(error)) from error

@@ -164,7 +164,8 @@ class Parts:
         """The rows of `schemas.embeddings` of a shard, from parts where there are.
 
         Memory: one part, and what `Encoder.embed_iter` takes for the windows that it is ahead.
-        Whatever ends the encoding, the windows that were finished are stored as a part.
+        An error of ours that ends the encoding comes after the windows that were finished are
+        stored as a part.
 
         Args:
             windows: of the shard.

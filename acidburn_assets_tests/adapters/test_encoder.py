@@ -1,7 +1,9 @@
+import gc
 import hashlib
 import shutil
 import socket
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ TEXTS = [
     "Quarterly revenue grew by a tenth, driven by cloud services.",
     "Sales rose ten percent over the quarter thanks to hosted software.",
     "def add(a, b):\n    return a + b",
+    "cat",
     *(f"Paragraph {n} is about topic {n % 7}. " * (n % 5 + 1) for n in range(15)),
 ]
 
@@ -158,9 +161,42 @@ def test_windows_come_out_as_if_each_were_encoded_by_itself(tiny: SentenceEncode
 
 def test_windows_before_one_that_fails_are_given(tiny: SentenceEncoder) -> None:
     made = tiny.embed_iter([["a shard"], ["a range"], ["shard " * 200], ["never"]], "document")
-    assert len(next(made).vectors) == 1
+    given = [next(made), next(made)]
+    assert (given[1].vectors == tiny.encode(["a range"], "document").vectors).all()
     with pytest.raises(ModelError, match="'tiny' reads 64"):
-        list(made)
+        next(made)
+
+
+def test_a_caller_who_wants_no_more_leaves_nothing_behind(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    n_begun = 0
+    forward = loaded._forward
+
+    def slow(inputs: Sequence[np.ndarray]) -> torch.Tensor:
+        nonlocal n_begun
+        n_begun += 1
+        time.sleep(0.05)
+        return forward(inputs)
+
+    monkeypatch.setattr(loaded, "_forward", slow)
+    loaded._budget = 4  # each text is a batch
+    made = loaded.embed_iter([["a shard"] * 3, ["a range"] * 100], "document")
+    next(made)
+    made.close()  # type: ignore[attr-defined]  # a generator
+    loaded.encode(["a shard"], "document")  # behind whatever is left
+    assert n_begun < 20
+
+
+def test_an_encoder_that_nobody_has_is_gone_with_its_model(tiny_folder: Path) -> None:
+    """Its own threads held it, and every refused way to compute stayed on the GPU."""
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    loaded.encode(["a shard"], "document")
+    seen = weakref.ref(loaded._model)
+    del loaded
+    gc.collect()
+    assert seen() is None
 
 
 @pytest.mark.parametrize("blank", ["", "  \n"])
@@ -397,6 +433,41 @@ def test_a_number_format_that_hurts_the_model_is_refused_with_the_reason(
         encoder.load_encoder(str(tiny_folder), device="cpu", dtype="bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("FlashAttention only supports\nothers"), "FlashAttention only supports"),
+        (ModelError("made values that are not finite"), "made values that are not finite"),
+    ],
+)
+def test_a_way_to_compute_that_fails_is_refused_like_one_that_deviates(
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    reason: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(packing, "encode_packed", fail)
+    loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+    assert not loaded.is_packed
+    assert f"without padding on 'cpu': {reason}" in caplog.text
+    assert np.isfinite(loaded.encode(["a shard"], "document").vectors).all()
+
+
+def test_a_device_that_fails_while_it_is_tried_is_told(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("unspecified launch failure")
+
+    monkeypatch.setattr(packing, "encode_packed", fail)
+    with pytest.raises(ProcessLost, match="unspecified launch failure"):
+        encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
+
+
 def test_values_that_are_not_finite_are_refused(tiny_folder: Path) -> None:
     loaded = encoder.load_encoder(str(tiny_folder), device="cpu", dtype="float32")
     with torch.no_grad():
@@ -430,6 +501,8 @@ def with_room_for(
     [
         torch.OutOfMemoryError("out of memory"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
     ],
 )
 def test_where_memory_is_small_batches_become_small_for_good(

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import dagster as dg
 import pytest
 
+from acidburn_assets.assets import embeddings as asset
 from acidburn_assets.commands.materialize import materialize
 from acidburn_assets.core import embeddings
 from acidburn_assets.core.embeddings import Encoded, InputType
+from acidburn_assets.core.errors import ConfigError, ModelError
+from acidburn_assets.core.failures import kind_of
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.objects import Tables
+from acidburn_assets.resources import EncoderResource
 from acidburn_assets.runtime import backends
 from acidburn_assets_tests.fakes import FakeEncoder, FakeTokenizer
 from acidburn_assets_tests.worlds import World
@@ -90,3 +94,18 @@ def test_a_shard_that_is_cut_off_goes_on_where_its_parts_end(
     for name in ("sha256", "rows", "tokens", "truncated", "bytes"):
         assert whole[name] == resumed[name], name
     assert whole["tokens"] == FakeTokenizer().count(texts).sum()
+
+
+def test_a_model_that_cannot_be_had_is_no_shard_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shard's own failure it quarantined every shard after three tries."""
+
+    def refuse(_: object) -> None:
+        raise ModelError("no model 'nope'")
+
+    monkeypatch.setattr(backends, "load_encoder", refuse)
+    resource = EncoderResource(
+        model="nope", revision="", device="cpu", dtype="auto", batch_tokens=0
+    )
+    with pytest.raises(ConfigError, match="no model 'nope'") as caught:
+        asset._load(resource)
+    assert kind_of(caught.value) == "held"
