@@ -9,10 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, cast
 
+import numpy as np
+
 from acidburn_assets.adapters.encoder import Dtype, SentenceEncoder, list_devices, load_encoder
 from acidburn_assets.adapters.processes import open_processes
 from acidburn_assets.core.embeddings import Encoded, Encoder, InputType
 from acidburn_assets.core.errors import AcidburnError
+
+_PIECES = 8
+"""Of a window, so that its process tokenises one while the device computes another: with one piece
+a GPU would wait for all of a window's tokens, a second in eight by arithmetic."""
 
 
 class _Place(NamedTuple):
@@ -146,4 +152,13 @@ def _encode(window: _Window) -> Encoded:
     loaded = _here[0]
     if isinstance(loaded, AcidburnError):
         raise loaded
-    return loaded.encode(window.texts, window.input_type)
+    n_texts = len(window.texts)
+    size = max(1, -(-n_texts // _PIECES))
+    pieces = [window.texts[start : start + size] for start in range(0, max(n_texts, 1), size)]
+    made = list(loaded.embed_iter(pieces, window.input_type))
+    return Encoded(
+        np.concatenate([piece.vectors for piece in made]),
+        n_tokens=sum(piece.n_tokens for piece in made),
+        n_truncated=sum(piece.n_truncated for piece in made),
+        seconds=sum(piece.seconds for piece in made),
+    )

@@ -299,8 +299,8 @@ class Parts:
 def made_by(code_version: str, chunks_sha256: str, model: Encoder) -> str:
     """16 hex digits over all that decides the bytes of a shard.
 
-    But for the last bits that other hardware of the same kind, or another release of torch, gives
-    the same product: a part is worth more than those.
+    But for the last bits that other hardware of the same kind, another release of torch, or padding
+    where it is needed gives the same product: a part is worth more than those.
 
     Args:
         code_version: of the asset.

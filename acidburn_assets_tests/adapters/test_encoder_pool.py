@@ -13,8 +13,12 @@ from acidburn_assets.core.errors import ModelError, ProcessLost
 from acidburn_assets_tests.adapters import tiny_model
 
 WINDOWS = [
-    [f"a shard {window} of a dataset", *(f"row {row}" for row in range(window))]
-    for window in range(9)
+    *(
+        [f"a shard {window} of a dataset", *(f"row {row}" for row in range(window))]
+        for window in range(9)
+    ),
+    [],
+    [f"row {row}" for row in range(30)],
 ]
 
 
