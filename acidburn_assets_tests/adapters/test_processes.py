@@ -10,6 +10,7 @@ import pytest
 
 from acidburn_assets.adapters.processes import open_processes
 from acidburn_assets.core.errors import ProcessLost
+from acidburn_assets.settings import PROJECT_ROOT
 
 _place: list[str] = []
 
@@ -83,7 +84,11 @@ if __name__ == "__main__":
 
 
 def test_processes_end_with_a_parent_that_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT],
+        env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT_ROOT)},
+        stdout=subprocess.PIPE,
+    ) as parent:
         assert parent.stdout is not None
         children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         parent.kill()
