@@ -107,7 +107,8 @@ class SentenceEncoder:
         device: where it runs.
         dtype: of its matrix products.
         is_packed: whether texts are fed end to end, without padding.
-        batch_tokens: most tokens of a batch, padding included; fewer once memory was too small.
+        batch_tokens: most tokens of a batch at first, padding included; what windows are planned by
+            stays, where memory is too small batches become smaller.
     """
 
     def __init__(
@@ -200,7 +201,9 @@ class SentenceEncoder:
         refuse_empty(texts, input_type)
         inputs = self.tokenizer.input_ids([prompt + text for text in texts])
         n_tokens = np.fromiter(map(len, inputs), dtype=np.int64, count=len(inputs))  # (n,)
-        self._refuse_long(n_tokens, input_type)
+        refuse_long(
+            n_tokens, input_type, model=self.card.name, limit=self.tokenizer.max_input_tokens
+        )
         batches = plan_batches(n_tokens, batch_tokens=self._budget, is_padded=not self.is_packed)
         made = [
             self._threads.submit(self._encode_batch, [inputs[row] for row in batch])
@@ -338,11 +341,6 @@ class SentenceEncoder:
             "input_ids": packing.upload(torch.from_numpy(ids), self.device),
             "attention_mask": packing.upload(torch.from_numpy(mask), self.device),
         }
-
-    def _refuse_long(self, n_tokens: np.ndarray, input_type: InputType) -> None:
-        refuse_long(
-            n_tokens, input_type, model=self.card.name, limit=self.tokenizer.max_input_tokens
-        )
 
 
 def describe_model(

@@ -25,7 +25,6 @@ _TYPES = frozenset(["bert", "camembert", "roberta", "xlm-roberta"])
 """Model types whose tokens see all of their own text, know their place from `position_ids` alone,
 and whose attention can be replaced. Source: their modules in transformers 5.23."""
 
-
 _MIN_TOKENS = 8
 """Of a batch; texts are added and dropped again where it has fewer. Source: measured, products of
 up to 3 rows are computed otherwise than larger ones, and differ in the last bits."""

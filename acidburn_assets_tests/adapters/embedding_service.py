@@ -4,36 +4,20 @@ It can be as TEI, vLLM and infinity are, and slow, broken, busy and dishonest.
 """
 
 import base64
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from acidburn_assets.adapters.encoder import SentenceEncoder
 from acidburn_assets.adapters.tokenizer import ModelTokenizer, load_tokenizer
-
-
-class Answer(NamedTuple):
-    """What the server does with one request."""
-
-    body: Any  # text as it is, all else as JSON
-    status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
-    seconds: float = 0.0  # before it answers
-    is_cut: bool = False  # the connection, in the middle of the body
-
+from acidburn_assets_tests.loopback import Answer, Handler, Loopback
 
 Behaviour = Callable[[int, list[str], Answer], Answer]
 """Number of the request from 1, its texts, and the honest answer."""
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128
-
-
-class Service:
+class Service(Loopback):
     """Serves one model on a free port of 127.0.0.1.
 
     Attributes:
@@ -63,18 +47,14 @@ class Service:
         self.counted: Literal["tokens", "content", "characters", "zero", "none"] = "tokens"
         self.unknown_model: Literal["tei", "vllm", "infinity"] = "vllm"
         self.lists_models = True
-        self.released = threading.Event()  # ends all waiting
         self._n_at_once = 0
         self._lock = threading.Lock()
         service = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        class Embeddings(Handler):
+            def post(self, body: dict[str, Any]) -> None:
                 if self.path != "/v1/embeddings":
-                    return self._send(Answer("Not Found", 404))
+                    return self.send(Answer("Not Found", 404))
                 with service._lock:
                     service.requests.append(body)
                     service.authorizations.append(self.headers["Authorization"])
@@ -86,41 +66,14 @@ class Service:
                 service.released.wait(answer.seconds)
                 with service._lock:
                     service._n_at_once -= 1
-                return self._send(answer)
+                return self.send(answer)
 
-            def do_GET(self) -> None:
+            def get(self) -> None:
                 known = {"object": "list", "data": [{"id": service.name, "object": "model"}]}
                 is_known = service.lists_models and self.path == "/v1/models"
-                self._send(Answer(known) if is_known else Answer("", 404))
+                self.send(Answer(known) if is_known else Answer("", 404))
 
-            def _send(self, answer: Answer) -> None:
-                raw = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-                content = raw.encode()
-                try:
-                    self.send_response(answer.status)
-                    for name, value in answer.headers:
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content[: len(content) // 2] if answer.is_cut else content)
-                    self.close_connection = answer.is_cut
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True  # the client did not wait
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = False  # joined at the end: nothing outlives a test
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def close(self) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Embeddings)
 
     def _answer(self, body: dict[str, Any], authorization: str) -> Answer:
         texts = body["input"]
