@@ -194,10 +194,27 @@ def _attend(
     texts = zip(*(torch.split(one, lengths, dim=2) for one in (query, key, value)), strict=True)
     # a CPU's attention is faster in float32. Source: measured, 2,048 tokens in texts of 70 (250):
     # 6.7 (13.8) ms against 8.1 (15.4) in bfloat16, widening included
-    attended = [
-        torch.nn.functional.scaled_dot_product_attention(
-            q.float(), k.float(), v.float(), scale=scaling
-        )
-        for q, k, v in texts
-    ]
+    attended = [_attend_alone(q.float(), k.float(), v.float(), scaling) for q, k, v in texts]
     return torch.cat(attended, dim=2).transpose(1, 2), None
+
+
+_PLAIN_TOKENS = 128
+"""Up to so many tokens, a text's attention is two products and a softmax.
+
+Source: measured on one core, 12 heads of 32: 74 tokens .21 ms against .24 by torch's own function,
+250 tokens 2.1 against 1.8."""
+
+
+def _attend_alone(
+    query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", scaling: float | None
+) -> "torch.Tensor":
+    """Attention within one text, (1, heads, n_tokens, head_dim) float32 like its inputs."""
+    import torch
+
+    if query.shape[2] > _PLAIN_TOKENS:
+        attended: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, scale=scaling
+        )
+        return attended
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    return torch.matmul(torch.softmax(torch.matmul(query * scale, key.mT), dim=-1), value)

@@ -22,6 +22,11 @@ from acidburn_assets.core.errors import ObjectCorrupt, SchemaError
 ROW_GROUP_ROWS = 10_000
 """What is read, and held in memory, at once: 80 MB of 2K-token chunks. Chosen, not measured."""
 
+ROW_GROUP_VECTOR_BYTES = 2**23
+"""Of the vectors in a row group, 2,048 of 1,024 values: what is written is then still in the CPU's
+cache when it is packed. Source: measured, written 1.1 to 1.16 times as fast as 10,000 at once, in
+no more bytes."""
+
 
 class VerifiedParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A Parquet file that checks its pages and says which object is damaged.
@@ -99,7 +104,7 @@ def write_parquet(
     *,
     metadata: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
     column_encoding: Mapping[str, str] | None = None,
-    row_group_rows: int = ROW_GROUP_ROWS,
+    row_group_rows: int | None = None,
 ) -> tuple[ObjectInfo, int]:
     """Writes a table, checked against its schema, as one object.
 
@@ -115,7 +120,7 @@ def write_parquet(
             written.
         column_encoding: encoding by path of the leaf column, for example
             `{"embedding.list.element": "BYTE_STREAM_SPLIT"}`.
-        row_group_rows: rows in every row group but the last.
+        row_group_rows: rows in every row group but the last; None: `default_row_group_rows`.
 
     Returns:
         What is stored now, and its number of rows.
@@ -134,11 +139,22 @@ def write_parquet(
         path = folder / "table.parquet"
         with _parquet_writer(path, schema, encoding, told) as write:
             n_rows = 0
-            for row_group in _row_groups(batches, schema, key=key, n_rows=row_group_rows):
+            wanted = row_group_rows or default_row_group_rows(schema)
+            for row_group in _row_groups(batches, schema, key=key, n_rows=wanted):
                 write(row_group)
                 n_rows += row_group.num_rows
         facts = metadata() if callable(metadata) else metadata
         return store.put_file(key, path, metadata=facts or {}), n_rows
+
+
+def default_row_group_rows(schema: pa.Schema) -> int:
+    """`ROW_GROUP_ROWS`, or fewer where the rows hold vectors: see `ROW_GROUP_VECTOR_BYTES`."""
+    vector_bytes = sum(
+        field.type.list_size * field.type.value_type.bit_width // 8
+        for field in schema
+        if pa.types.is_fixed_size_list(field.type)
+    )
+    return max(1, min(ROW_GROUP_ROWS, ROW_GROUP_VECTOR_BYTES // max(1, vector_bytes)))
 
 
 @contextmanager
