@@ -45,6 +45,10 @@ class Sample:
     def clusters(self) -> np.ndarray:
         return self.assignments["cluster_id"].to_numpy()
 
+    @property
+    def cells(self) -> np.ndarray:
+        return self.assignments["cell_id"].to_numpy()
+
     def batches(self) -> dict[str, Iterator[pa.RecordBatch]]:
         """Of different sizes, as three files may have."""
         return {
@@ -98,10 +102,12 @@ def make(
         [chunk_id, pa.FixedSizeListArray.from_arrays(values, type=schemas.vector_type(pool.dim))],
         schema=schemas.embeddings(pool.dim),
     )
+    clusters = rng.integers(0, n_clusters, n_chunks)
     assignments = pa.table(
         [
             chunk_id,
-            pa.array(rng.integers(0, n_clusters, n_chunks), pa.int32()),
+            pa.array(clusters, pa.int32()),
+            pa.array(2 * clusters + rows % 2, pa.int32()),  # two cells each
             pa.array(rng.random(n_chunks), pa.float32()),
             pa.array(rng.random(n_chunks), pa.float32()),
             pa.array(rng.random(n_chunks) < 0.3),

@@ -2,7 +2,7 @@
 
 The retrieval report's own questions and lines, asked anew of the store and the database that the
 settings name; ACIDBURN_HOME says where `acidburn demo` made its own. By centroid is what an
-inverted file (IVF) does; everything is the best that any choice of clusters can do.
+inverted file (IVF) does; everything is the best that any choice of cells can do.
 """
 
 import sys
@@ -28,7 +28,7 @@ N_SHARDS = 4
 @click.option("--questions", "n_questions", default=200, show_default=True, type=click.IntRange(1))
 @click.option("--json", "is_json", is_flag=True, help="End with one JSON object.")
 def command(name: str, n_questions: int, is_json: bool) -> None:
-    """Compare ways to choose clusters: nDCG, recall, rows that are compared."""
+    """Compare ways to choose cells: nDCG, recall, rows that are compared."""
     configured = settings.load()
     pool = configured.registry.pool(name)
     store = backends.open_store(configured)
@@ -83,7 +83,7 @@ def as_row(line: Line) -> dict[str, object]:
     """A line of the report; ranges are its 95 % intervals."""
     return {
         "search": f"{line.kind}: {line.choice}",
-        "clusters": line.n_clusters,
+        "may scan": line.share,
         "questions": line.n_questions,
         "nDCG@10": line.ndcg_at_10,
         "nDCG to all": line.ndcg_to_all,

@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from acidburn_assets.adapters import cells
+from acidburn_assets.core.cells import cells_wanted
 from acidburn_assets.core.cluster_model import (
     RADIUS_FLOOR,
     Fit,
@@ -36,7 +38,7 @@ from acidburn_assets.core.cluster_model import (
 from acidburn_assets.core.datasets import PoolSettings
 from acidburn_assets.core.errors import ModelError
 
-ENGINE_VERSION = "clusterer-1"
+ENGINE_VERSION = "clusterer-2"
 """Raised when the same vectors and settings would give other clusters than before."""
 
 N_NEIGHBORS = 30
@@ -107,8 +109,14 @@ class _Found(NamedTuple):
     reduction: str
 
 
-def fit(vectors: np.ndarray, settings: PoolSettings, *, n_threads: int | None = None) -> Fit:
-    """Clusters a sample.
+def fit(
+    vectors: np.ndarray,
+    settings: PoolSettings,
+    *,
+    n_chunks: int | None = None,
+    n_threads: int | None = None,
+) -> Fit:
+    """Clusters a sample, and divides the clusters into cells.
 
     Where an engine can find no cluster (too few vectors, all of them equal, all of them noise), the
     fit is one cluster that holds every vector and says why in `fallback_reason`: a pool of any
@@ -117,7 +125,8 @@ def fit(vectors: np.ndarray, settings: PoolSettings, *, n_threads: int | None = 
     Args:
         vectors: (n, dim) float32, unit length up to storage rounding.
         settings: engine, sizes and seed.
-        n_threads: for the exact neighbours; None: one per core.
+        n_chunks: of the pool that the sample stands for; None: the sample is all of it.
+        n_threads: for exact neighbours and cells; None: one per core.
 
     Raises:
         ModelError: there is no vector, or one is zero or not finite.
@@ -129,9 +138,15 @@ def fit(vectors: np.ndarray, settings: PoolSettings, *, n_threads: int | None = 
     check_vectors(vectors, dim=vectors.shape[1])
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     stages = _Stages()
+    n_threads = n_threads or os.cpu_count() or 1
+    wanted = cells_wanted(n_chunks or len(vectors), len(vectors), chunks_each=settings.cell_chunks)
     with _one_fit_at_a_time, threadpool_limits(limits=1):
-        found, reason = _find(vectors, settings, stages, n_threads or os.cpu_count() or 1)
+        found, reason = _find(vectors, settings, stages, n_threads)
         labels, old = rank_clusters(found.labels, vectors)
+        divided = cells.divide(
+            vectors, labels, n_cells=wanted, seed=settings.seed, n_threads=n_threads
+        )
+        stages.done("cells", f"{len(divided.centroids)} cells")
         centroids = unit_centroids(vectors, labels)
         linkage, parents = _agglomerate(centroids)
     strengths = found.strengths
@@ -146,6 +161,8 @@ def fit(vectors: np.ndarray, settings: PoolSettings, *, n_threads: int | None = 
         persistence=(
             np.full(len(old), np.nan) if found.persistence is None else found.persistence[old]
         ).astype(np.float32),
+        cell_centroids=divided.centroids,
+        cell_clusters=divided.clusters,
         linkage=linkage,
         parents=parents,
         reduction=found.reduction,

@@ -49,8 +49,9 @@ def use_bfloat16(transformer: Any) -> None:
     if is_known:
         for module in transformer.modules():
             layers = [getattr(module, name, None) for name in _TOGETHER]
-            if all(isinstance(layer, torch.nn.Linear) for layer in layers):
-                _Together(layers)
+            linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+            if len(linear) == len(_TOGETHER):
+                _Together(linear)
     for name, layer in transformer.named_modules():
         if isinstance(layer, torch.nn.Linear) and layer.weight is not None:
             layer.forward = partial(  # type: ignore[method-assign]  # of this layer only
@@ -83,10 +84,12 @@ class _Together:
             layer.forward = partial(self._part, index)  # type: ignore[method-assign]
 
     def _part(self, index: int, values: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
         if index == 0:
             made = _multiply(values, weight=self._weight, bias=self._bias, is_widened=True)
             self._thread.read = values
-            self._thread.parts = list(made.split(self._sizes, dim=-1))
+            self._thread.parts = list(torch.split(made, self._sizes, dim=-1))
         elif self._thread.read is not values:
             raise RuntimeError(f"{_TOGETHER[index]} was not asked for what {_TOGETHER[0]} read")
         part: torch.Tensor = self._thread.parts[index]

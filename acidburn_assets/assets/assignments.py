@@ -33,11 +33,11 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="tables",
-        code_version=specs.version("assignments-1"),
+        code_version=specs.version("assignments-2"),
         group_name=dataset.name,
         kinds={"parquet"},
         pool="cpu",
-        description="Nearest cluster, strength, distance and noise of every chunk.",
+        description="Cell, cluster, strength, distance and noise of every chunk.",
     )
     def assignments(embeddings: Tables, cluster_model: ClusterModel) -> dg.Output[Work]:
         def make(partition: str | None) -> Made:

@@ -26,7 +26,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         ins={"cluster_model": dg.AssetIn(model_key)},
         deps=[specs.key(dataset, "assignments") for dataset in pool.datasets],
         io_manager_key="tables",
-        code_version=specs.version("centroids-1", pool.datasets),
+        code_version=specs.version("centroids-2", pool.datasets),
         group_name=pool.name,
         kinds={"parquet"},
         pool="cpu",
@@ -41,7 +41,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
             for _dataset, _shard, vectors, placed in tables.placed(manifests):
                 sums.add(
                     embedding.matrix(vectors["embedding"]),
-                    placed["cluster_id"].to_numpy(),
+                    placed["cell_id"].to_numpy(),
                     placed["is_noise"].to_numpy(),
                 )
             nearest = MedoidAccumulator(sums)
@@ -49,7 +49,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 nearest.add(
                     embedding.matrix(vectors["embedding"]),
                     embedding.id_matrix(vectors["chunk_id"]),
-                    placed["cluster_id"].to_numpy(),
+                    placed["cell_id"].to_numpy(),
                     placed["is_noise"].to_numpy(),
                 )
             table = nearest.finish()
@@ -67,12 +67,16 @@ def _figures(table: pa.Table) -> dict[str, object]:
     members = table["n_chunks"].to_numpy()
     noise = int(table["n_noise"].to_numpy().sum())
     total = int(members.sum()) + noise
+    in_cells = table["cell_n_chunks"].combine_chunks().flatten().to_numpy()
     return {
         "clusters": len(table),
         "chunks": total,
         "noise_share": round(noise / max(total, 1), 4),
         "largest": int(members.max(initial=0)),
         "median_size": float(np.median(members)) if len(members) else 0.0,
+        "cells": len(in_cells),
+        "median_cell": float(np.median(in_cells)),
+        "largest_cell": int(in_cells.max()),
         "sizes": specs.picture(
             pictures.cluster_sizes(members, [str(cluster) for cluster in range(len(members))]),
             "chunks per cluster",

@@ -20,7 +20,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         deps=[specs.key(dataset, "manifest") for dataset in pool.datasets],
         io_manager_key="records",
         code_version=specs.version(
-            "cluster_model-1", clusterer.ENGINE_VERSION, pool.settings.model_dump(), pool.datasets
+            "cluster_model-2", clusterer.ENGINE_VERSION, pool.settings.model_dump(), pool.datasets
         ),
         group_name=pool.name,
         kinds={"numpy"},
@@ -32,15 +32,16 @@ def build(pool: Pool) -> dg.AssetsDefinition:
 
         def make(_: str | None) -> Made:
             manifests = tables.manifests()
+            sizes = tables.chunks_by_shard(manifests)
             chosen = clustering.sample_rows(
-                tables.chunks_by_shard(manifests),
+                sizes,
                 limit=pool.settings.sample_rows,
                 seed=pool.settings.seed,
             )
             sample = tables.take_embeddings(chosen, manifests)
             vectors = embedding.matrix(sample["embedding"])  # (n, dim) float32
             context.log.info(f"fitting {pool.settings.engine} on {len(vectors)} vectors")
-            fit = clusterer.fit(vectors, pool.settings)
+            fit = clusterer.fit(vectors, pool.settings, n_chunks=sum(sizes.values()))
             model = clustering.summarize(
                 fit,
                 vectors,
@@ -66,6 +67,7 @@ def _figures(model: clustering.ClusterModel, fit: clustering.Fit) -> dict[str, o
     return {
         "sampled": meta.n_sample,
         "clusters": meta.n_clusters,
+        "cells": meta.n_cells,
         "groups": meta.n_groups,
         "noise_share": round(meta.noise_share, 4),
         "separation": meta.separation,

@@ -35,7 +35,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         key=specs.key(pool.name, "retrieval_report"),
         deps=[specs.key(pool.name, "cluster_headers"), *loaded],
         io_manager_key="records",
-        code_version=specs.version("retrieval_report-1", pool.settings.seed),
+        code_version=specs.version("retrieval_report-2", pool.settings.seed),
         group_name=pool.name,
         kinds={"json"},
         pool="supabase",
@@ -90,7 +90,7 @@ def _figures(report: RetrievalReport) -> dict[str, object]:
         {
             "questions": line.kind,
             "search": line.choice,
-            "clusters": line.n_clusters,
+            "may scan": line.share,
             "recall@10": round(line.recall_at_10.mean, 3),
             "MRR@10": round(line.mrr_at_10.mean, 3),
             "nDCG@10": round(line.ndcg_at_10.mean, 3),
@@ -100,7 +100,7 @@ def _figures(report: RetrievalReport) -> dict[str, object]:
         }
         for line in report.lines
     ]
-    routed = report.line("routed", 4)
+    routed = report.line("routed", 0.1)
     full = report.line("all")
     figures: dict[str, object] = {
         "title_questions": report.n_titles,

@@ -1,4 +1,4 @@
-"""`acidburn ask "question"`: passages from the clusters that the question belongs to."""
+"""`acidburn ask "question"`: passages from the cells that the question belongs to."""
 
 import click
 from rich.console import Console
@@ -10,20 +10,28 @@ from acidburn_assets.runtime import backends
 from acidburn_assets.runtime.search import Answer, Engine
 from acidburn_assets.settings import Settings
 
+MAX_NAMED = 5
+"""Clusters that are named at the end. Chosen."""
+
 
 @click.command()
 @click.argument("question")
 @click.option("--pool", help="Where to look; may be left out where there is one knowledge pool.")
-@click.option("--clusters", "n_clusters", default=4, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--scan",
+    "n_scanned",
+    type=click.IntRange(1),
+    help="Passages to compare with at most.  [default: a tenth of the pool, 20,000 at most]",
+)
 @click.option("--passages", "n_passages", default=5, show_default=True, type=click.IntRange(1, 200))
 @click.option("--json", "is_json", is_flag=True, help="Print the answer and its trail as JSON.")
 def command(
-    question: str, pool: str | None, n_clusters: int, n_passages: int, is_json: bool
+    question: str, pool: str | None, n_scanned: int | None, n_passages: int, is_json: bool
 ) -> None:
-    """Search the clusters that QUESTION belongs to; show passages and where each is from."""
+    """Search the cells that QUESTION belongs to; show passages and where each is from."""
     configured = settings.load()
     engine = open_engine(configured, pool)
-    answer = engine.ask(question, n_clusters=n_clusters, n_passages=n_passages)
+    answer = engine.ask(question, n_scanned=n_scanned, n_passages=n_passages)
     if is_json:
         click.echo(answer.model_dump_json(indent=2))
     else:
@@ -71,11 +79,13 @@ def show(answer: Answer, console: Console) -> None:
             f"[yellow]{trail.n_shards_behind} shards are loaded from an earlier clustering: "
             f"acidburn materialize {answer.pool}[/yellow]"
         )
-    searched = ", ".join(
-        f"{cluster.cluster_id} “{cluster.title}”" for cluster in trail.clusters_searched
-    )
+    shown = trail.clusters_searched[:MAX_NAMED]
+    searched = ", ".join(f"{cluster.cluster_id} “{cluster.title}”" for cluster in shown)
+    n_more = len(trail.clusters_searched) - len(shown)
+    more = f" and {n_more} more clusters" if n_more else ""
     console.print(
-        f"[dim]searched {escape(searched)}: {trail.n_rows_scanned:,} passages, "
+        f"[dim]searched {trail.n_cells_searched} cells of {escape(searched)}{more}: "
+        f"{trail.n_rows_scanned:,} passages, "
         f"{trail.share_scanned:.1%} of {answer.pool}, in "
         f"{format_seconds(sum(trail.seconds.values()))}, ${trail.usd:.2f}[/dim]"
     )

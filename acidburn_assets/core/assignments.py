@@ -1,7 +1,8 @@
-"""Assignments: every chunk's nearest cluster, how strongly it belongs, and whether it is noise.
+"""Assignments: every chunk's cell and cluster, how strongly it belongs, and whether it is noise.
 
-Noise is marked but never lost: its nearest cluster is kept with a strength below .5, so a query
-that is routed by clusters can reach every chunk.
+A chunk lies in the cell that is nearest to it, and so in that cell's cluster: a cluster need not be
+round. Noise is marked but never lost: it has a cell like any other chunk, so a search that looks
+into cells can reach every chunk.
 """
 
 import numpy as np
@@ -19,9 +20,9 @@ from acidburn_assets.core.errors import SchemaError
 
 
 def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.RecordBatch:
-    """Gives each vector its nearest centroid.
+    """Gives each vector its nearest cell, and the cluster that the cell is of.
 
-    With `distance` = 1 - cosine to that centroid and `radius` of that cluster (95 % of the fit's
+    With `distance` = 1 - cosine to that cluster's centroid and `radius` of it (95 % of the fit's
     members are within it): `strength` = radius / (radius + distance), 1 at the centroid and .5 at
     the radius; `is_noise` = distance > radius. A row depends on its own vector alone: the same
     shard in other batches has the same bytes.
@@ -44,10 +45,13 @@ def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.
             f"{len(vectors)} vectors came with {len(chunk_ids)} chunk ids; "
             "read both from the same rows"
         )
-    cluster_ids = np.zeros(len(vectors), dtype=np.int32)
+    cell_ids = np.zeros(len(vectors), dtype=np.int32)
     distances = np.zeros(len(vectors))
-    for rows in row_blocks(len(vectors), n_columns=max(model.centroids.shape)):
-        cluster_ids[rows], distances[rows] = _nearest(vectors[rows], model.centroids)
+    for rows in row_blocks(len(vectors), n_columns=max(model.cell_centroids.shape)):
+        cell_ids[rows] = _nearest(vectors[rows], model.cell_centroids)
+        own = model.centroids[model.cell_clusters[cell_ids[rows]]]
+        distances[rows] = np.maximum(0.0, 1.0 - row_cosines(vectors[rows], own))
+    cluster_ids = model.cell_clusters[cell_ids]
     # compared as they are stored, so that a reader who compares them finds the same noise
     stored = distances.astype(np.float32)
     radii = model.radii[cluster_ids]
@@ -55,6 +59,7 @@ def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.
         [
             chunk_ids,
             pa.array(cluster_ids),
+            pa.array(cell_ids),
             pa.array(strength(distances, radii).astype(np.float32)),
             pa.array(stored),
             pa.array(stored > radii),
@@ -63,8 +68,8 @@ def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.
     )
 
 
-def _nearest(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid of each vector, ties to the lowest id, and 1 - cosine to it.
+def _nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Row of the nearest centroid of each vector, (n,) int64, ties to the first.
 
     A matrix product in float32 finds all centroids that can be the nearest, and the decision is
     made on cosines that no batch border touches.
@@ -79,4 +84,5 @@ def _nearest(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np
     cosine = row_cosines(vectors[row], centroids[cluster])
     order = np.lexsort((cluster, -cosine, row))
     first = order[np.searchsorted(row, np.arange(n))]  # sorted by row, so a row's best comes first
-    return cluster[first], np.maximum(0.0, 1.0 - cosine[first])
+    nearest: np.ndarray = cluster[first]
+    return nearest

@@ -1,7 +1,8 @@
 """Exact centroids, radii and medoids of a pool, by two passes over its shards in any order.
 
-The model's centroids come from a sample; these come from every chunk. Nothing here depends on the
-order of shards or batches: sums are whole numbers, ties are broken by chunk id.
+The model's centroids come from a sample; these come from every chunk: of a cluster from its
+members, of a cell from all that lies in it, noise too, since a search finds it there. Nothing here
+depends on the order of shards or batches: sums are whole numbers, ties are broken by chunk id.
 """
 
 import numpy as np
@@ -30,45 +31,80 @@ N_MEDOIDS = 5
 
 
 class CentroidAccumulator:
-    """First pass: sums of the members' vectors, counts of members and noise."""
+    """First pass: sums of vectors by cell, counts of members and noise."""
 
     def __init__(self, model: ClusterModel) -> None:
         self.model = model
-        self._sums = np.zeros(model.centroids.shape, dtype=np.int64)  # in 1 / FIXED_POINT
-        self.n_chunks = np.zeros(len(model.centroids), dtype=np.int64)  # noise not counted
-        self.n_noise = np.zeros(len(model.centroids), dtype=np.int64)
+        # of members and of noise, each (c, dim) in 1 / FIXED_POINT
+        self._members, self._noise = np.zeros((2, *model.cell_centroids.shape), dtype=np.int64)
+        self._n_members, self._n_noise = np.zeros((2, len(model.cell_centroids)), dtype=np.int64)
 
-    def add(self, vectors: np.ndarray, cluster_ids: np.ndarray, is_noise: np.ndarray) -> None:
+    def add(self, vectors: np.ndarray, cell_ids: np.ndarray, is_noise: np.ndarray) -> None:
         """Counts a batch in.
 
         Args:
             vectors: (n, dim) float32.
-            cluster_ids: (n,) int32.
+            cell_ids: (n,) int32.
             is_noise: (n,) bool.
 
         Raises:
             SchemaError: an id is none of the model's, or the lengths differ.
         """
-        n_clusters = len(self.n_chunks)
-        _check_batch(vectors, cluster_ids, is_noise, n_clusters=n_clusters)
-        self.n_noise += np.bincount(cluster_ids[is_noise], minlength=n_clusters)
-        self.n_chunks += np.bincount(cluster_ids[~is_noise], minlength=n_clusters)
-        members = np.flatnonzero(~is_noise)
-        members = members[np.argsort(cluster_ids[members], kind="stable")]
-        for rows in row_blocks(len(members), n_columns=vectors.shape[1]):
-            block = members[rows]
-            present, starts = np.unique(cluster_ids[block], return_index=True)
-            whole = np.rint(vectors[block].astype(np.float64) * FIXED_POINT).astype(np.int64)
-            self._sums[present] += np.add.reduceat(whole, starts, axis=0)
+        n_cells = len(self._n_members)
+        _check_batch(vectors, cell_ids, is_noise, n_cells=n_cells)
+        for sums, counts, is_one in (
+            (self._members, self._n_members, ~is_noise),
+            (self._noise, self._n_noise, is_noise),
+        ):
+            counts += np.bincount(cell_ids[is_one], minlength=n_cells)
+            chosen = np.flatnonzero(is_one)
+            chosen = chosen[np.argsort(cell_ids[chosen], kind="stable")]
+            for rows in row_blocks(len(chosen), n_columns=vectors.shape[1]):
+                block = chosen[rows]
+                present, starts = np.unique(cell_ids[block], return_index=True)
+                whole = np.rint(vectors[block].astype(np.float64) * FIXED_POINT).astype(np.int64)
+                sums[present] += np.add.reduceat(whole, starts, axis=0)
+
+    @property
+    def n_chunks(self) -> np.ndarray:
+        """Members of each cluster, (k,) int64; noise not counted."""
+        return self._by_cluster(self._n_members)
+
+    @property
+    def n_noise(self) -> np.ndarray:
+        """Noise in each cluster's cells, (k,) int64."""
+        return self._by_cluster(self._n_noise)
+
+    @property
+    def n_cell_chunks(self) -> np.ndarray:
+        """Chunks of each cell, (c,) int64; noise counted."""
+        counts: np.ndarray = self._n_members + self._n_noise
+        return counts
 
     def centroids(self) -> np.ndarray:
         """(k, dim) float32, unit length; the model's own where a cluster got no member, or where
         its members cancel out."""
-        sums = self._sums.astype(np.float64)
-        norms = np.sqrt((sums * sums).sum(axis=1, keepdims=True))
-        has_direction = norms > 0
-        unit = sums / np.where(has_direction, norms, 1.0)
-        return np.where(has_direction, unit, self.model.centroids).astype(np.float32)
+        return _unit_or(self._by_cluster(self._members), self.model.centroids)
+
+    def cell_centroids(self) -> np.ndarray:
+        """(c, dim) float32, unit length; the model's own where a cell got no chunk, or where its
+        chunks cancel out."""
+        return _unit_or(self._members + self._noise, self.model.cell_centroids)
+
+    def _by_cluster(self, of_cells: np.ndarray) -> np.ndarray:
+        """Sums over each cluster's cells, which lie side by side."""
+        starts = np.searchsorted(self.model.cell_clusters, np.arange(len(self.model.centroids)))
+        sums: np.ndarray = np.add.reduceat(of_cells, starts, axis=0)
+        return sums
+
+
+def _unit_or(sums: np.ndarray, instead: np.ndarray) -> np.ndarray:
+    """Rows of `sums` at unit length in float32, and rows of `instead` for those of length 0."""
+    wide = sums.astype(np.float64)
+    norms = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    has_direction = norms > 0
+    unit = wide / np.where(has_direction, norms, 1.0)
+    return np.where(has_direction, unit, instead).astype(np.float32)
 
 
 class MedoidAccumulator:
@@ -87,7 +123,7 @@ class MedoidAccumulator:
         self,
         vectors: np.ndarray,
         chunk_ids: np.ndarray,
-        cluster_ids: np.ndarray,
+        cell_ids: np.ndarray,
         is_noise: np.ndarray,
     ) -> None:
         """Counts a batch in.
@@ -95,13 +131,14 @@ class MedoidAccumulator:
         Args:
             vectors: (n, dim) float32.
             chunk_ids: (n, 16) uint8.
-            cluster_ids: (n,) int32.
+            cell_ids: (n,) int32.
             is_noise: (n,) bool.
 
         Raises:
             SchemaError: an id is none of the model's, or the lengths differ.
         """
-        _check_batch(vectors, cluster_ids, is_noise, n_clusters=len(self._centroids))
+        model = self._first_pass.model
+        _check_batch(vectors, cell_ids, is_noise, n_cells=len(model.cell_clusters))
         if chunk_ids.shape != (len(vectors), 16):
             raise SchemaError(
                 f"chunk ids have the shape {chunk_ids.shape}, not {(len(vectors), 16)}; "
@@ -110,7 +147,7 @@ class MedoidAccumulator:
         members = np.flatnonzero(~is_noise)
         for rows in row_blocks(len(members), n_columns=vectors.shape[1]):
             block = members[rows]
-            own = cluster_ids[block]
+            own = model.cell_clusters[cell_ids[block]]
             distances = np.maximum(0.0, 1.0 - row_cosines(vectors[block], self._centroids[own]))
             bins = np.minimum(distances * (RADIUS_BINS / 2), RADIUS_BINS - 1).astype(np.int64)
             np.add.at(self._histogram, (own, bins), 1)
@@ -153,7 +190,12 @@ class MedoidAccumulator:
         The radius is the upper edge of the bin that holds `RADIUS_QUANTILE` of the members; a
         cluster without members keeps the model's centroid and radius.
         """
+        first = self._first_pass
         n_clusters, dim = self._centroids.shape
+        cells = np.arange(len(first.model.cell_clusters), dtype=np.int32)
+        cell_offsets = pa.array(
+            np.searchsorted(first.model.cell_clusters, np.arange(n_clusters + 1)), pa.int32()
+        )
         offsets = pa.array(np.cumsum([0, *map(len, self._medoids)]), pa.int32())
         kept = [medoid for medoids in self._medoids for medoid in medoids]
         medoid_ids = pa.array([chunk_id for _, chunk_id, _ in kept], schemas.CHUNK_ID)
@@ -161,12 +203,15 @@ class MedoidAccumulator:
         return pa.table(
             [
                 pa.array(range(n_clusters), pa.int32()),
-                pa.array(self._first_pass.n_chunks),
-                pa.array(self._first_pass.n_noise),
+                pa.array(first.n_chunks),
+                pa.array(first.n_noise),
                 pa.array(self._radii()),
                 _vector_array(self._centroids),
                 pa.ListArray.from_arrays(offsets, medoid_ids),
                 pa.ListArray.from_arrays(offsets, _vector_array(medoids.reshape(-1, dim))),
+                pa.ListArray.from_arrays(cell_offsets, pa.array(cells)),
+                pa.ListArray.from_arrays(cell_offsets, pa.array(first.n_cell_chunks)),
+                pa.ListArray.from_arrays(cell_offsets, _vector_array(first.cell_centroids())),
             ],
             schema=schemas.centroids(dim),
         )
@@ -186,17 +231,17 @@ _Medoid = tuple[float, bytes, bytes]
 
 
 def _check_batch(
-    vectors: np.ndarray, cluster_ids: np.ndarray, is_noise: np.ndarray, *, n_clusters: int
+    vectors: np.ndarray, cell_ids: np.ndarray, is_noise: np.ndarray, *, n_cells: int
 ) -> None:
-    if not len(vectors) == len(cluster_ids) == len(is_noise):
+    if not len(vectors) == len(cell_ids) == len(is_noise):
         raise SchemaError(
-            f"{len(vectors)} vectors, {len(cluster_ids)} cluster ids and {len(is_noise)} noise "
+            f"{len(vectors)} vectors, {len(cell_ids)} cell ids and {len(is_noise)} noise "
             "marks do not belong together; read them from the same shard"
         )
-    if len(cluster_ids) and not (cluster_ids.min() >= 0 and cluster_ids.max() < n_clusters):
+    if len(cell_ids) and not (cell_ids.min() >= 0 and cell_ids.max() < n_cells):
         raise SchemaError(
-            f"cluster ids {cluster_ids.min()} to {cluster_ids.max()} are not all of a model with "
-            f"{n_clusters} clusters; materialize the shard's assignments again"
+            f"cell ids {cell_ids.min()} to {cell_ids.max()} are not all of a model with "
+            f"{n_cells} cells; materialize the shard's assignments again"
         )
 
 

@@ -48,6 +48,8 @@ class Fit:
     labels: np.ndarray  # (n,) int32, NOISE or 0 … k-1
     strengths: np.ndarray  # (n,) float32 in [0, 1], 0 for noise
     persistence: np.ndarray  # (k,) float32, HDBSCAN's stability; NaN from engines without one
+    cell_centroids: np.ndarray  # (c, dim) float32, unit length
+    cell_clusters: np.ndarray  # (c,) int32, the cluster each cell was cut from, rising
     linkage: np.ndarray  # (k-1, 4) float64, average linkage of the centroids in SciPy's form
     parents: np.ndarray  # (k,) int32, the group each cluster belongs to; -1 where k < 4
     reduction: str  # the space the engine saw: "graph-8", "pca-50", "none"
@@ -69,6 +71,7 @@ class ClusterModelMeta(Record):
     dim: int
     n_sample: int
     n_clusters: int
+    n_cells: int
     n_groups: int  # parents one level up; 0 where there is no such level
     noise_share: float
     separation: float | None
@@ -90,6 +93,8 @@ class ClusterModel:
     radii: np.ndarray  # (k,) float32, 1 - cosine, RADIUS_QUANTILE of the members
     sizes: np.ndarray  # (k,) int64, members in the sample
     persistence: np.ndarray  # (k,) float32, NaN where the engine has none
+    cell_centroids: np.ndarray  # (c, dim) float32, unit length
+    cell_clusters: np.ndarray  # (c,) int32, rising: a cluster's cells lie side by side
     linkage: np.ndarray  # (k-1, 4) float64
     parents: np.ndarray  # (k,) int32
     sample_labels: np.ndarray  # (n,) int32
@@ -146,12 +151,14 @@ class _Shape(NamedTuple):
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], meta: ClusterModelMeta, *, key: str) -> None:
-    n, k, dim = meta.n_sample, meta.n_clusters, meta.dim
+    n, k, c, dim = meta.n_sample, meta.n_clusters, meta.n_cells, meta.dim
     promised = {
         "centroids": _Shape("float32", (k, dim)),
         "radii": _Shape("float32", (k,)),
         "sizes": _Shape("int64", (k,)),
         "persistence": _Shape("float32", (k,)),
+        "cell_centroids": _Shape("float32", (c, dim)),
+        "cell_clusters": _Shape("int32", (c,)),
         "linkage": _Shape("float64", (k - 1, 4)),
         "parents": _Shape("int32", (k,)),
         "sample_labels": _Shape("int32", (n,)),
@@ -162,8 +169,13 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], meta: ClusterModelMeta, *, k
         have = _Shape(str(arrays[name].dtype), arrays[name].shape)
         if have != shape:
             raise _unreadable(key, f"{name} is {have.dtype}{have.shape}, not {shape}")
-    if not np.allclose(np.linalg.norm(arrays["centroids"], axis=1), 1.0, atol=1e-3):
-        raise _unreadable(key, "a centroid has not unit length")
+    for name in ("centroids", "cell_centroids"):
+        if not np.allclose(np.linalg.norm(arrays[name], axis=1), 1.0, atol=1e-3):
+            raise _unreadable(key, f"one of the {name} has not unit length")
+    if not np.array_equal(np.unique(arrays["cell_clusters"]), np.arange(k)):
+        raise _unreadable(key, "a cluster has no cell, or a cell no cluster")
+    if (np.diff(arrays["cell_clusters"]) < 0).any():
+        raise _unreadable(key, "the cells are not in the order of their clusters")
     if not (arrays["radii"] > 0).all():
         raise _unreadable(key, "a radius is not positive")
 
@@ -364,6 +376,7 @@ def summarize(
         dim=vectors.shape[1],
         n_sample=len(vectors),
         n_clusters=n_clusters,
+        n_cells=len(fit.cell_centroids),
         n_groups=int(fit.parents.max(initial=-1)) + 1,
         noise_share=float(np.mean(~is_member)),
         # rounded, because the last bits of a matrix product change with the number of threads
@@ -378,6 +391,8 @@ def summarize(
         radii=radii_of(distances, fit.labels, n_clusters).astype(np.float32),
         sizes=np.bincount(fit.labels[is_member], minlength=n_clusters),
         persistence=fit.persistence.astype(np.float32),
+        cell_centroids=fit.cell_centroids.astype(np.float32),
+        cell_clusters=fit.cell_clusters.astype(np.int32),
         linkage=fit.linkage.astype(np.float64),
         parents=fit.parents.astype(np.int32),
         sample_labels=fit.labels.astype(np.int32),

@@ -104,6 +104,9 @@ class PoolSettings(Record):
     seed: int = Field(0, ge=0, lt=2**32)
     n_clusters: int | None = Field(None, ge=1)
     """`kmeans` only."""
+    cell_chunks: int | None = Field(None, ge=1)
+    """Chunks of a cell, on average. None: 100 in small pools, more in large ones, see
+    `cells.cell_chunks`."""
 
 
 class Pool(Record):

@@ -21,8 +21,8 @@ from acidburn_assets.core.records import Record
 K = 10
 """Passages that count in every figure."""
 
-N_CLUSTERS = (1, 2, 4, 8, 16)
-"""How many clusters are searched, one line of the report each."""
+SHARES = (0.02, 0.05, 0.1, 0.2)
+"""Of the pool that may be scanned, one line of the report each."""
 
 Kind = Literal["title", "sentence"]
 Choice = Literal["routed", "centroid", "all"]
@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
 
     question: Question
     choice: Choice
-    n_clusters: int | None  # None with choice `all`
+    share: float | None  # of the pool that may be scanned; None with choice `all`
     relevance: tuple[bool, ...]  # of the passages found, best first
     n_rows_scanned: int
     seconds: float  # routing and searching; making the question's vector is not counted
@@ -72,9 +72,10 @@ class Line(Record):
 
     kind: Literal["title", "sentence", "both"]
     choice: Choice
-    """`routed`: clusters as `ask` chooses them; `centroid`: by centroid alone, as an inverted file
-    (IVF) does; `all`: every vector is compared, the best that any choice of clusters can do."""
-    n_clusters: int | None
+    """`routed`: cells as `ask` chooses them; `centroid`: by centroid alone, as an inverted file
+    (IVF) does; `all`: every vector is compared, the best that any choice of cells can do."""
+    share: float | None
+    """Of the pool that may be scanned; null with `all`."""
     n_questions: int
     recall_at_10: Interval
     mrr_at_10: Interval
@@ -89,7 +90,7 @@ class Line(Record):
 class RetrievalReport(Record):
     """All ways, over all questions."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     pool: str
     model: str  # fingerprint of the encoder
     cluster_model_sha256: str
@@ -100,10 +101,10 @@ class RetrievalReport(Record):
     n_sentences: int
     lines: tuple[Line, ...]
 
-    def line(self, choice: Choice, n_clusters: int | None = None) -> Line | None:
+    def line(self, choice: Choice, share: float | None = None) -> Line | None:
         """The line over both kinds of question; None where there were no questions."""
         for line in self.lines:
-            if (line.kind, line.choice, line.n_clusters) == ("both", choice, n_clusters):
+            if (line.kind, line.choice, line.share) == ("both", choice, share):
                 return line
         return None
 
@@ -161,17 +162,17 @@ def sum_up(
         n_clusters: of the pool.
         seed: of the questions and the intervals.
     """
-    ways: defaultdict[tuple[Choice, int | None], list[Outcome]] = defaultdict(list)
+    ways: defaultdict[tuple[Choice, float | None], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        ways[outcome.choice, outcome.n_clusters].append(outcome)
+        ways[outcome.choice, outcome.share].append(outcome)
     kinds: tuple[Literal["title", "sentence", "both"], ...] = ("both", "title", "sentence")
     lines = []
     for kind in kinds:
         full = _of_kind(ways["all", None], kind)
-        for (choice, n_searched), found in ways.items():
+        for (choice, share), found in ways.items():
             chosen = _of_kind(found, kind)
             if chosen:
-                lines.append(_line(kind, choice, n_searched, chosen, full, n_chunks, seed))
+                lines.append(_line(kind, choice, share, chosen, full, n_chunks, seed))
     kinds_asked = Counter(outcome.question.kind for outcome in ways["all", None])
     return RetrievalReport(
         pool=pool,
@@ -297,7 +298,7 @@ def _of_kind(
 def _line(
     kind: Literal["title", "sentence", "both"],
     choice: Choice,
-    n_clusters: int | None,
+    share: float | None,
     outcomes: Sequence[Outcome],
     full: Sequence[Outcome],
     n_chunks: int,
@@ -309,7 +310,7 @@ def _line(
     return Line(
         kind=kind,
         choice=choice,
-        n_clusters=n_clusters,
+        share=share,
         n_questions=len(outcomes),
         recall_at_10=quality.mean(np.array(recalls), seed=seed),
         mrr_at_10=quality.mean(np.array(ranks), seed=seed),

@@ -1,13 +1,14 @@
-"""Which clusters a question belongs to.
+"""Which cells a question belongs to, and so which clusters.
 
-A cluster's score is a sum of three: the question's cosine to the centroid, to the best of the
-medoids, and the share of its words that are in title and keywords. The same question always gets
-the same route. Searching inside the clusters is the work of whoever asked.
+A cell's score is a sum of three: the question's cosine to the cell's centroid, to the best of its
+cluster's medoids, and the share of the question's words that are in the cluster's title and
+keywords. A cluster stands where its best cell stands. The same question always gets the same route.
+Searching inside the cells is the work of whoever asked.
 
-Scores are added, not ranks. Reciprocal rank fusion of the same three was tried first and is worse
-than the centroid alone: a cluster that shares one stray word gets as much as the nearest one.
-nDCG@10 as a share of a full scan's at 4 % of the corpus scanned: reciprocal ranks .706, centroid
-alone .786, this sum .790; at 2 %: .597, .669, .699.
+Scores are added, not ranks. Reciprocal rank fusion was tried first and is worse than the centroid
+alone: a cluster that shares one stray word gets as much as the nearest one. nDCG@10 as a share of a
+full scan's at 4 % of the corpus scanned, by clusters: reciprocal ranks .706, centroid alone .786,
+the sum .790; at 2 %: .597, .669, .699.
 Source: measured, 7,882 passages of docstrings in 120 clusters, 800 known-item questions.
 """
 
@@ -40,52 +41,85 @@ class Cluster(NamedTuple):
     keywords: Sequence[str]
 
 
+class Cells(NamedTuple):
+    """What is known of a pool's cells when a question comes; every chunk lies in one."""
+
+    ids: np.ndarray  # (c,) int64
+    centroids: np.ndarray  # (c, dim) float32, unit length
+    owners: np.ndarray  # (c,) int64, position of the cluster that each is of
+    n_chunks: np.ndarray  # (c,) int64, noise counted
+
+
 class ClusterScore(Record):
     """How near a cluster is to the question."""
 
     cluster_id: int
-    score: float  # what the order is by
-    centroid: float  # cosine
+    score: float  # of its best cell; what the order is by
+    cell: float  # cosine to the centroid of the nearest cell
     medoid: float | None  # cosine of the best; None for a cluster without medoids
     lexical: float  # weighted share of the question's words that title and keywords have
 
 
-class Route(NamedTuple):
-    """All clusters of a pool, best first."""
+class Ranking(NamedTuple):
+    """Cells of a pool, best first."""
 
-    cluster_ids: np.ndarray  # (k,) int64
-    score: np.ndarray  # (k,) float64, falling
-    centroid: np.ndarray  # (k,) float32
+    cell_ids: np.ndarray  # (c,) int64
+    n_chunks: np.ndarray  # (c,) int64, of each
+
+    def within(self, n_chunks: int) -> list[int]:
+        """Ids of the best cells that hold so many chunks at most together; one in any case."""
+        ids: list[int] = self.cell_ids[: self.n_within(n_chunks)].tolist()
+        return ids
+
+    def n_within(self, n_chunks: int) -> int:
+        """How many cells `within` names."""
+        fitting = np.searchsorted(np.cumsum(self.n_chunks), n_chunks, side="right")
+        return max(1, int(fitting))
+
+
+class Route(NamedTuple):
+    """All cells, best first, and what their clusters have to do with the question."""
+
+    cells: Ranking
+    score: np.ndarray  # (c,) float64, falling
+    owners: np.ndarray  # (c,) int64, position of each one's cluster
+    cluster_ids: np.ndarray  # (k,) int64, by position
+    cell: np.ndarray  # (k,) float32, of each cluster's nearest cell
     medoid: np.ndarray  # (k,) float32, NaN without medoids
     lexical: np.ndarray  # (k,) float64
 
-    def best(self, n_clusters: int) -> list[int]:
-        """Ids of the first so many, all where there are fewer."""
-        ids: list[int] = self.cluster_ids[:n_clusters].tolist()
-        return ids
-
     def explain(self, n_clusters: int) -> tuple[ClusterScore, ...]:
-        """Scores of the first so many."""
+        """Scores of the first so many clusters, best first."""
+        return self._explain(self.owners, n_clusters)
+
+    def explain_within(self, n_chunks: int) -> tuple[ClusterScore, ...]:
+        """Scores of the clusters whose cells are `within`, best first."""
+        n_cells = self.cells.n_within(n_chunks)
+        return self._explain(self.owners[:n_cells], len(self.cluster_ids))
+
+    def _explain(self, owners: np.ndarray, n_clusters: int) -> tuple[ClusterScore, ...]:
+        positions, first = np.unique(owners, return_index=True)
+        order = np.argsort(first)[:n_clusters]
         return tuple(
             ClusterScore(
-                cluster_id=int(self.cluster_ids[index]),
-                score=float(self.score[index]),
-                centroid=float(self.centroid[index]),
-                medoid=None if np.isnan(self.medoid[index]) else float(self.medoid[index]),
-                lexical=float(self.lexical[index]),
+                cluster_id=int(self.cluster_ids[position]),
+                score=float(self.score[at]),
+                cell=float(self.cell[position]),
+                medoid=None if np.isnan(self.medoid[position]) else float(self.medoid[position]),
+                lexical=float(self.lexical[position]),
             )
-            for index in range(min(n_clusters, len(self.cluster_ids)))
+            for position, at in zip(positions[order], first[order], strict=True)
         )
 
 
 class Router:
-    """Ranks the clusters of one pool."""
+    """Ranks the cells of one pool."""
 
     def __init__(
         self,
         clusters: Sequence[Cluster],
         *,
-        centroids: np.ndarray,
+        cells: Cells,
         medoids: np.ndarray,
         medoid_owners: np.ndarray,
     ) -> None:
@@ -93,41 +127,54 @@ class Router:
 
         Args:
             clusters: in any order.
-            centroids: of the same clusters, unit length, float32  # (k, dim)
+            cells: of the same clusters, one of each at least.
             medoids: of all of them, unit length, float32  # (m, dim)
             medoid_owners: position in `clusters` that each medoid belongs to, int  # (m,)
         """
         self._ids = np.array([cluster.cluster_id for cluster in clusters], np.int64)
-        self._centroids = centroids
+        self._cells = cells
         self._medoids = medoids
         self._medoid_owners = medoid_owners
         self._clusters_of = _index_words(clusters)
 
     def route(self, vector: np.ndarray, question: str) -> Route:
-        """Ranks all clusters; of equals the first in the map comes first.
+        """Ranks all cells; of equals the first comes first.
 
         Args:
             vector: of the question, unit length, float32  # (dim,)
             question: its text.
         """
-        centroid = self._centroids @ vector  # (k,)
+        cell = self._cells.centroids @ vector  # (c,)
+        nearest = np.full(len(self._ids), -np.inf, np.float32)
+        np.maximum.at(nearest, self._cells.owners, cell)
         medoid = np.full(len(self._ids), np.nan, np.float32)
         np.fmax.at(medoid, self._medoid_owners, self._medoids @ vector)
         lexical = self._lexical(question)
-        # the centroid speaks for medoids that are not there: else their clusters would come last
-        nearest = np.where(np.isnan(medoid), centroid, medoid).astype(np.float64)
-        score = centroid + MEDOID_WEIGHT * nearest + LEXICAL_WEIGHT * lexical
+        # the cell speaks for medoids that are not there: else their clusters would come last
+        beside = np.where(np.isnan(medoid), nearest, medoid).astype(np.float64)
+        of_cluster = MEDOID_WEIGHT * beside + LEXICAL_WEIGHT * lexical
+        score = cell + of_cluster[self._cells.owners]
         order = np.argsort(-score, kind="stable")
-        return Route(self._ids[order], score[order], centroid[order], medoid[order], lexical[order])
+        return Route(
+            self._ranking(order),
+            score[order],
+            self._cells.owners[order],
+            self._ids,
+            nearest,
+            medoid,
+            lexical,
+        )
 
-    def by_centroid(self, vector: np.ndarray) -> list[int]:
-        """Ids of all clusters by centroid alone: how an inverted file (IVF) chooses.
+    def by_centroid(self, vector: np.ndarray) -> Ranking:
+        """Ranks all cells by their centroids alone: how an inverted file (IVF) chooses.
 
         Args:
             vector: of the question, unit length, float32  # (dim,)
         """
-        ids: list[int] = self._ids[np.argsort(-(self._centroids @ vector), kind="stable")].tolist()
-        return ids
+        return self._ranking(np.argsort(-(self._cells.centroids @ vector), kind="stable"))
+
+    def _ranking(self, order: np.ndarray) -> Ranking:
+        return Ranking(self._cells.ids[order], self._cells.n_chunks[order])
 
     def _lexical(self, question: str) -> np.ndarray:
         """Share of the question's words that a cluster has, weighted by inverse document

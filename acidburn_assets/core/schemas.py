@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from acidburn_assets.core.errors import SchemaError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Written into the metadata of every object."""
 
 CHUNK_ID = pa.binary(16)
@@ -31,7 +31,8 @@ CHUNKS = pa.schema(
 ASSIGNMENTS = pa.schema(
     [
         pa.field("chunk_id", CHUNK_ID, nullable=False),
-        pa.field("cluster_id", pa.int32(), nullable=False),  # nearest cluster, noise included
+        pa.field("cluster_id", pa.int32(), nullable=False),  # of the nearest cell, noise included
+        pa.field("cell_id", pa.int32(), nullable=False),  # nearest cell, row in the model
         pa.field("strength", pa.float32(), nullable=False),  # [0, 1]; 1 at the centroid
         pa.field("distance", pa.float32(), nullable=False),  # 1 - cosine to the centroid
         pa.field("is_noise", pa.bool_(), nullable=False),
@@ -96,6 +97,10 @@ def centroids(dim: int) -> pa.Schema:
             pa.field("centroid", vector_type(dim), nullable=False),  # unit length
             pa.field("medoid_ids", pa.list_(CHUNK_ID), nullable=False),  # nearest member first
             pa.field("medoids", pa.list_(vector_type(dim)), nullable=False),
+            # rows of the model's cells, all chunks in them (noise too), and their mean directions
+            pa.field("cell_ids", pa.list_(pa.int32()), nullable=False),
+            pa.field("cell_n_chunks", pa.list_(pa.int64()), nullable=False),
+            pa.field("cell_centroids", pa.list_(vector_type(dim)), nullable=False),
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The query engine of a pool: question → vector → clusters → passages, each with where it is from.
+"""The query engine of a pool: question → vector → cells → passages, each with where it is from.
 
 `ask` is for people and services, `measure` for the retrieval report; both go the same way. What
 is near what is decided in `core.routing` and `adapters.postgres.search`.
@@ -27,10 +27,15 @@ from acidburn_assets.core.errors import (
 )
 from acidburn_assets.core.records import Record
 from acidburn_assets.core.retrieval_report import Choice, Outcome, Question, RetrievalReport
-from acidburn_assets.core.routing import Route, Router
+from acidburn_assets.core.routing import Cells, ClusterScore, Ranking, Router
 
 N_CONSIDERED = 16
-"""Clusters that the trail shows. Chosen: four times what is searched by default."""
+"""Clusters that the trail shows at least. Chosen."""
+
+SHARE_SCANNED, MAX_SCANNED = 0.1, 20_000
+"""Passages that a question is compared with, unless it is said how many: a tenth of the pool, and
+never more than so many. Source: the retrieval report's recall at a tenth; 20,000 rows of 1,024
+values take Postgres about 50 ms on one core."""
 
 
 class Passage(Record):
@@ -60,7 +65,7 @@ class RoutedCluster(Record):
     cluster_id: int
     title: str
     score: float
-    centroid: float
+    cell: float
     medoid: float | None
     lexical: float
 
@@ -69,7 +74,9 @@ class Trail(Record):
     """What was looked at for an answer, and what that took."""
 
     clusters_considered: tuple[RoutedCluster, ...]  # best first
-    clusters_searched: tuple[RoutedCluster, ...]
+    clusters_searched: tuple[RoutedCluster, ...]  # those whose cells were looked into
+    n_cells_searched: int
+    n_cells_total: int
     n_rows_scanned: int
     n_rows_total: int
     share_scanned: float
@@ -141,12 +148,13 @@ class Engine:
         """The map that routes."""
         return self._map
 
-    def ask(self, question: str, *, n_clusters: int = 4, n_passages: int = 10) -> Answer:
-        """The nearest passages of the clusters that a question belongs to.
+    def ask(self, question: str, *, n_scanned: int | None = None, n_passages: int = 10) -> Answer:
+        """The nearest passages of the cells that a question belongs to.
 
         Args:
             question: as a person wrote it.
-            n_clusters: how many clusters are searched.
+            n_scanned: how many passages it is compared with at most, those of one cell at least;
+                None: `SHARE_SCANNED` and `MAX_SCANNED`.
             n_passages: how many passages are wanted.
 
         Raises:
@@ -155,19 +163,23 @@ class Engine:
         """
         if not question.strip():
             raise ConfigError("the question is empty; ask something")
-        if n_clusters < 1 or n_passages < 1:
+        if n_scanned is None:
+            n_scanned = min(max(1, round(SHARE_SCANNED * self._n_rows)), MAX_SCANNED)
+        if n_scanned < 1 or n_passages < 1:
             raise ConfigError(
-                f"n_clusters ({n_clusters}) and n_passages ({n_passages}) must be 1 or more"
+                f"n_scanned ({n_scanned}) and n_passages ({n_passages}) must be 1 or more"
             )
         clock = _Clock()
         vector = self._encoder.encode([question], "query").vectors[0]
         clock.lap("encode")
         route = self._router.route(vector, question)
         clock.lap("route")
-        found = self._search.inside(vector, route.best(n_clusters), limit=n_passages)
+        chosen = route.cells.within(n_scanned)
+        found = self._search.inside(vector, chosen, limit=n_passages)
         clock.lap("search")
         texts = self._texts(found.hits)
         clock.lap("texts")
+        searched = route.explain_within(n_scanned)
         return Answer(
             question=question,
             pool=self._pool,
@@ -177,8 +189,10 @@ class Engine:
                 for rank, hit in enumerate(found.hits, start=1)
             ),
             trail=Trail(
-                clusters_considered=self._explain(route, N_CONSIDERED),
-                clusters_searched=self._explain(route, n_clusters),
+                clusters_considered=self._explain(route.explain(max(N_CONSIDERED, len(searched)))),
+                clusters_searched=self._explain(searched),
+                n_cells_searched=len(chosen),
+                n_cells_total=len(route.cells.cell_ids),
                 n_rows_scanned=found.n_rows_scanned,
                 n_rows_total=self._n_rows,
                 share_scanned=found.n_rows_scanned / self._n_rows,
@@ -193,14 +207,14 @@ class Engine:
         questions: Sequence[Question],
         *,
         seed: int,
-        n_clusters: Sequence[int] = retrieval_report.N_CLUSTERS,
+        shares: Sequence[float] = retrieval_report.SHARES,
     ) -> RetrievalReport:
         """Asks questions with known answers in every way, and sums up.
 
         Args:
             questions: from `retrieval_report.choose_questions`.
             seed: of the questions, kept in the report.
-            n_clusters: how many clusters are searched, one line each.
+            shares: of the pool that may be scanned, one line each.
 
         Raises:
             DatabaseUnavailable, DatabaseError: the database cannot say.
@@ -210,7 +224,7 @@ class Engine:
         outcomes = [
             outcome
             for question, vector in zip(questions, vectors, strict=True)
-            for outcome in self._ways(question, vector, n_clusters)
+            for outcome in self._ways(question, vector, shares)
         ]
         return retrieval_report.sum_up(
             outcomes,
@@ -227,22 +241,19 @@ class Engine:
         self._search.close()
 
     def _ways(
-        self, question: Question, vector: np.ndarray, n_clusters: Sequence[int]
+        self, question: Question, vector: np.ndarray, shares: Sequence[float]
     ) -> Iterator[Outcome]:
         clock = _Clock()
-        routed = self._router.route(vector, question.text).best(max(n_clusters))
+        routed = self._router.route(vector, question.text).cells
         clock.lap("routed")
         by_centroid = self._router.by_centroid(vector)
         clock.lap("centroid")
-        orders: tuple[tuple[Choice, list[int]], ...] = (
-            ("routed", routed),
-            ("centroid", by_centroid),
-        )
+        orders: tuple[tuple[Choice, Ranking], ...] = (("routed", routed), ("centroid", by_centroid))
         for choice, order in orders:
-            for count in n_clusters:
-                if count <= len(self._titles):
-                    hits = self._search.inside(vector, order[:count], limit=retrieval_report.K)
-                    yield _outcome(question, choice, count, hits, clock.laps[choice])
+            for share in shares:
+                cells = order.within(round(share * self._n_rows))
+                hits = self._search.inside(vector, cells, limit=retrieval_report.K)
+                yield _outcome(question, choice, share, hits, clock.laps[choice])
         hits = self._search.everywhere(vector, limit=retrieval_report.K)
         yield _outcome(question, "all", None, hits, 0.0)
 
@@ -266,10 +277,10 @@ class Engine:
             run_id=hit.run_id,
         )
 
-    def _explain(self, route: Route, n_clusters: int) -> tuple[RoutedCluster, ...]:
+    def _explain(self, scores: Sequence[ClusterScore]) -> tuple[RoutedCluster, ...]:
         return tuple(
             RoutedCluster(title=self._titles[score.cluster_id], **score.model_dump())
-            for score in route.explain(n_clusters)
+            for score in scores
         )
 
     def _texts(self, hits: Sequence[Hit]) -> dict[bytes, str]:
@@ -335,9 +346,15 @@ def _make_router(cluster_map: ClusterMap, table: pa.Table, pool: str) -> Router:
         )
     dim = table.schema.field("centroid").type.list_size
     medoids = table["medoids"].combine_chunks()
+    cell_ids = table["cell_ids"].combine_chunks()
     return Router(
         [routing.Cluster(card.cluster_id, card.title, card.keywords) for card in cluster_map.cards],
-        centroids=_matrix(table["centroid"].combine_chunks(), dim),
+        cells=Cells(
+            ids=cell_ids.flatten().to_numpy().astype(np.int64),
+            centroids=_matrix(table["cell_centroids"].combine_chunks().flatten(), dim),
+            owners=pc.list_parent_indices(cell_ids).to_numpy(),
+            n_chunks=table["cell_n_chunks"].combine_chunks().flatten().to_numpy(),
+        ),
         medoids=_matrix(medoids.flatten(), dim),
         medoid_owners=pc.list_parent_indices(medoids).to_numpy(),
     )
@@ -392,12 +409,12 @@ def _row_groups(file: pq.ParquetFile, doc_rows: set[int]) -> list[int]:
 
 
 def _outcome(
-    question: Question, choice: Choice, n_clusters: int | None, hits: Hits, seconds: float
+    question: Question, choice: Choice, share: float | None, hits: Hits, seconds: float
 ) -> Outcome:
     return Outcome(
         question=question,
         choice=choice,
-        n_clusters=n_clusters,
+        share=share,
         relevance=tuple(
             question.is_answered_by(hit.dataset, hit.doc_id, hit.char_start, hit.char_end)
             for hit in hits.hits

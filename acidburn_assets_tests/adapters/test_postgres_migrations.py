@@ -22,6 +22,9 @@ FROZEN = {
     "20261124150000_lineage.sql": (
         "890a3cd36603bc56a7a8237167bd2b118edcb29e26a250c206cb9a92c2570a5a"
     ),
+    "20261128090000_cells.sql": (
+        "82915e1a63e72d8efaadbeec332f7f6231ad6c6aff753eeac46b4c7f5309a430"
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from acidburn_assets.core.cluster_model import (
     Fit,
     rank_clusters,
     summarize,
+    unit_centroids,
 )
 from acidburn_assets.core.datasets import PoolSettings
 
@@ -44,14 +45,17 @@ def id_array(ids: np.ndarray) -> pa.Array:
     return pa.array([row.tobytes() for row in ids], schemas.CHUNK_ID)
 
 
-def fit_of(labels: np.ndarray, vectors: np.ndarray) -> Fit:
-    """A fit that found `labels`, without an engine."""
+def fit_of(labels: np.ndarray, vectors: np.ndarray, *, n_cells_each: int = 1) -> Fit:
+    """A fit that found `labels`, without an engine; members are dealt out to cells in turn."""
     ranked, _ = rank_clusters(labels, vectors)
     n_clusters = int(ranked.max()) + 1
+    parts = ranked * n_cells_each + np.arange(len(ranked)) % n_cells_each  # each has a member
     return Fit(
         labels=ranked,
         strengths=np.where(ranked >= 0, 0.9, 0.0).astype(np.float32),
         persistence=np.full(n_clusters, 0.5, dtype=np.float32),
+        cell_centroids=unit_centroids(vectors, np.where(ranked >= 0, parts, NOISE)),
+        cell_clusters=np.repeat(np.arange(n_clusters, dtype=np.int32), n_cells_each),
         linkage=np.ones((n_clusters - 1, 4)),
         parents=np.full(n_clusters, -1, dtype=np.int32),
         reduction="none",
@@ -61,10 +65,12 @@ def fit_of(labels: np.ndarray, vectors: np.ndarray) -> Fit:
     )
 
 
-def model_of(vectors: np.ndarray, labels: np.ndarray, *, pool: str = "science") -> ClusterModel:
+def model_of(
+    vectors: np.ndarray, labels: np.ndarray, *, pool: str = "science", n_cells_each: int = 1
+) -> ClusterModel:
     """The model of such a fit."""
     return summarize(
-        fit_of(labels, vectors),
+        fit_of(labels, vectors, n_cells_each=n_cells_each),
         vectors,
         random_ids(len(vectors)),
         pool=pool,

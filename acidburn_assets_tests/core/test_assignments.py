@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -36,6 +38,28 @@ def test_every_vector_gets_its_nearest_centroid(
     assert made["cluster_id"].to_numpy().tolist() == cosines.argmax(axis=1).tolist()
     np.testing.assert_allclose(made["distance"], 1 - cosines.max(axis=1), atol=1e-7)
     assert made["chunk_id"].to_pylist() == [row.tobytes() for row in ids]
+
+
+def test_a_vector_lies_in_the_cluster_of_its_nearest_cell() -> None:
+    """One cluster is long: its far end is nearer to the other one's centroid than to its own."""
+    angles = np.concatenate([np.linspace(0, 1.2, 40), np.full(10, 1.6)])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    labels = np.array([0] * 40 + [1] * 10)
+    round_model = model_of(vectors, labels)
+    ends = np.array([0.1, 0.6, 1.1], dtype=np.float32)
+    cells = np.stack([np.cos(ends), np.sin(ends)], axis=1)
+    long_model = replace(
+        round_model,
+        cell_centroids=np.concatenate([cells, round_model.centroids[1:]]),
+        cell_clusters=np.array([0, 0, 0, 1], dtype=np.int32),
+    )
+    end = vectors[38:40]
+    nearest, own = (assign(end, one, id_array(random_ids(2))) for one in (round_model, long_model))
+    assert nearest["cluster_id"].to_pylist() == [1, 1]
+    assert own["cluster_id"].to_pylist() == [0, 0]
+    assert own["cell_id"].to_pylist() == [2, 2]
+    distances = 1 - end.astype(np.float64) @ long_model.centroids[0].astype(np.float64)
+    np.testing.assert_allclose(own["distance"], distances, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 64, 1000])

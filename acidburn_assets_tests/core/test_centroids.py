@@ -24,8 +24,8 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def reduce(model: ClusterModel, batches: list[Batch]) -> pa.Table:
     sums = CentroidAccumulator(model)
-    for vectors, _, clusters, is_noise in batches:
-        sums.add(vectors, clusters, is_noise)
+    for vectors, _, cells, is_noise in batches:
+        sums.add(vectors, cells, is_noise)
     nearest = MedoidAccumulator(sums)
     for batch in batches:
         nearest.add(*batch)
@@ -85,6 +85,32 @@ def test_centroids_are_exact_means_of_the_members() -> None:
         np.testing.assert_array_equal(np.array(centroid, dtype=np.float32), expected)
 
 
+def test_cells_are_exact_means_of_all_that_lies_in_them() -> None:
+    vectors, truth = blobs((90, 60), dim=32, n_noise=50)
+    model = model_of(vectors, truth, n_cells_each=3)
+    cells = np.where(truth == NOISE, 4, truth * 3 + np.arange(len(truth)) % 3).astype(np.int32)
+    table = reduce(model, [(vectors, random_ids(len(vectors)), cells, truth == NOISE)])
+    rows = table.to_pylist()
+    assert [row["cell_ids"] for row in rows] == [[0, 1, 2], [3, 4, 5]]
+    assert [row["cell_n_chunks"] for row in rows] == [[30, 30, 30], [20, 70, 20]]
+    assert [(row["n_chunks"], row["n_noise"]) for row in rows] == [(90, 0), (60, 50)]
+    for row in rows:
+        for cell, centroid in zip(row["cell_ids"], row["cell_centroids"], strict=True):
+            inside = vectors[cells == cell].astype(np.float64).sum(axis=0)
+            np.testing.assert_allclose(centroid, inside / np.linalg.norm(inside), atol=1e-6)
+
+
+def test_an_empty_cell_keeps_the_models_centroid() -> None:
+    model, (vectors, ids, cells, is_noise) = corpus()
+    kept = cells != 2
+    table = reduce(model, [(vectors[kept], ids[kept], cells[kept], is_noise[kept])])
+    row = table.to_pylist()[2]
+    assert row["cell_n_chunks"] == [0]
+    np.testing.assert_array_equal(
+        np.array(row["cell_centroids"][0], dtype=np.float32), model.cell_centroids[2]
+    )
+
+
 def test_medoids_are_the_members_nearest_to_the_exact_centroid() -> None:
     model, batch = corpus()
     vectors, ids, clusters, is_noise = batch
@@ -139,16 +165,16 @@ def test_no_shard_at_all_gives_every_cluster_without_members() -> None:
     np.testing.assert_array_equal(np.array(table["centroid"].to_pylist()), model.centroids)
 
 
-def test_a_cluster_that_the_model_lacks_is_refused() -> None:
+def test_a_cell_that_the_model_lacks_is_refused() -> None:
     model, (vectors, _, clusters, is_noise) = corpus()
-    with pytest.raises(SchemaError, match="4 clusters"):
+    with pytest.raises(SchemaError, match="4 cells"):
         CentroidAccumulator(model).add(vectors, clusters + 1, is_noise)
 
 
 def test_parts_of_different_shards_are_refused() -> None:
     model, (vectors, ids, clusters, is_noise) = corpus()
     sums = CentroidAccumulator(model)
-    with pytest.raises(SchemaError, match="249 cluster ids"):
+    with pytest.raises(SchemaError, match="249 cell ids"):
         sums.add(vectors, clusters[1:], is_noise)
     with pytest.raises(SchemaError, match="chunk ids"):
         MedoidAccumulator(sums).add(vectors, ids[1:], clusters, is_noise)

@@ -135,8 +135,8 @@ def test_report_sums_up_each_way_by_kind() -> None:
     title, sentence = question("title"), question("sentence")
     report = sum_up(
         [
-            Outcome(title, "routed", 1, (False, True), 10, 0.1),
-            Outcome(sentence, "routed", 1, (True,), 30, 0.3),
+            Outcome(title, "routed", 0.1, (False, True), 10, 0.1),
+            Outcome(sentence, "routed", 0.1, (True,), 30, 0.3),
             Outcome(title, "all", None, (True,), 200, 1.0),
             Outcome(sentence, "all", None, (True,), 200, 3.0),
         ],
@@ -148,7 +148,7 @@ def test_report_sums_up_each_way_by_kind() -> None:
         seed=0,
     )
     assert (report.n_titles, report.n_sentences, len(report.lines)) == (1, 1, 6)
-    routed, full = report.line("routed", 1), report.line("all")
+    routed, full = report.line("routed", 0.1), report.line("all")
     assert routed is not None
     assert full is not None
     assert routed.mrr_at_10.mean == pytest.approx(0.75)
@@ -157,7 +157,7 @@ def test_report_sums_up_each_way_by_kind() -> None:
     assert full.ndcg_at_10.mean == full.recall_at_10.mean == full.share_scanned == 1
     assert routed.ndcg_to_all is not None
     assert routed.ndcg_to_all.mean == pytest.approx(routed.ndcg_at_10.mean)
-    assert report.line("routed", 16) is None
+    assert report.line("routed", 0.2) is None
     by_kind = {line.kind: line for line in report.lines if line.choice == "routed"}
     assert by_kind["title"].mrr_at_10.mean == 0.5
     assert by_kind["sentence"].mrr_at_10.mean == 1

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from acidburn_assets.core import routing
-from acidburn_assets.core.routing import LEXICAL_WEIGHT, MEDOID_WEIGHT, Cluster, Router
+from acidburn_assets.core.routing import (
+    LEXICAL_WEIGHT,
+    MEDOID_WEIGHT,
+    Cells,
+    Cluster,
+    Route,
+    Router,
+)
 
 EYE = np.eye(4, dtype=np.float32)
 CLUSTERS = [
@@ -13,10 +20,17 @@ CLUSTERS = [
 ]
 
 
-def make_router(medoids: np.ndarray = EYE, owners: tuple[int, ...] = (0, 1, 2, 3)) -> Router:
-    return Router(
-        CLUSTERS, centroids=EYE, medoids=medoids, medoid_owners=np.array(owners, np.int64)
-    )
+ONE_EACH = Cells(np.arange(4), EYE, np.arange(4), np.full(4, 10))
+
+
+def make_router(
+    medoids: np.ndarray = EYE, owners: tuple[int, ...] = (0, 1, 2, 3), cells: Cells = ONE_EACH
+) -> Router:
+    return Router(CLUSTERS, cells=cells, medoids=medoids, medoid_owners=np.array(owners, np.int64))
+
+
+def best(route: Route, n_clusters: int = 4) -> list[int]:
+    return [score.cluster_id for score in route.explain(n_clusters)]
 
 
 def toward(*weights: float) -> np.ndarray:
@@ -26,15 +40,15 @@ def toward(*weights: float) -> np.ndarray:
 
 def test_nearest_centroid_comes_first_without_words_in_common() -> None:
     route = make_router().route(toward(0.1, 0.2, 0.9, 0.3), "zzz")
-    assert route.best(4) == [12, 13, 11, 10]
-    assert route.best(2) == [12, 13]
-    assert route.best(99) == route.best(4)
+    assert best(route, 4) == [12, 13, 11, 10]
+    assert best(route, 2) == [12, 13]
+    assert best(route, 99) == best(route, 4)
 
 
 def test_words_in_common_lift_a_cluster() -> None:
     vector = toward(0.4, 0.5, 0.45, 0.1)
-    assert make_router().route(vector, "zzz").best(1) == [11]
-    assert make_router().route(vector, "YEAST, bread?").best(1) == [10]
+    assert best(make_router().route(vector, "zzz"), 1) == [11]
+    assert best(make_router().route(vector, "YEAST, bread?"), 1) == [10]
 
 
 def test_rare_word_weighs_more_than_a_common_one() -> None:
@@ -47,7 +61,7 @@ def test_rare_word_weighs_more_than_a_common_one() -> None:
 def test_stray_word_does_not_outweigh_the_nearest_cluster() -> None:
     """Adding reciprocal ranks gave a cluster with one word in common as much as the nearest."""
     question = "the ocean and its harbours, ships, sailors, storms and sunken treasures"
-    assert make_router().route(toward(0.95, 0.1, 0.2, 0.1), question).best(1) == [10]
+    assert best(make_router().route(toward(0.95, 0.1, 0.2, 0.1), question), 1) == [10]
 
 
 def test_best_medoid_counts_and_not_the_mean() -> None:
@@ -61,10 +75,10 @@ def test_best_medoid_counts_and_not_the_mean() -> None:
 
 
 def test_score_is_the_weighted_sum() -> None:
-    best = make_router().route(toward(0, 0, 1, 0), "ocean").explain(1)[0]
-    assert best.cluster_id == 12
-    assert (best.centroid, best.medoid, best.lexical) == pytest.approx((1, 1, 1))
-    assert best.score == pytest.approx(1 + MEDOID_WEIGHT + LEXICAL_WEIGHT)
+    first = make_router().route(toward(0, 0, 1, 0), "ocean").explain(1)[0]
+    assert first.cluster_id == 12
+    assert (first.cell, first.medoid, first.lexical) == pytest.approx((1, 1, 1))
+    assert first.score == pytest.approx(1 + MEDOID_WEIGHT + LEXICAL_WEIGHT)
 
 
 def test_cluster_without_medoids_is_judged_by_its_centroid() -> None:
@@ -84,16 +98,51 @@ def test_same_question_has_the_same_route() -> None:
         vector = toward(*rng.standard_normal(4))
         first = make_router().route(vector, "bread gravity brick")
         again = make_router().route(vector, "brick bread gravity")
-        assert first.best(4) == again.best(4)
+        assert best(first, 4) == best(again, 4)
         assert np.array_equal(first.score, again.score)
 
 
 def test_equal_clusters_keep_their_order() -> None:
-    assert make_router().route(toward(1, 1, 1, 1), "").best(4) == [10, 11, 12, 13]
+    assert best(make_router().route(toward(1, 1, 1, 1), ""), 4) == [10, 11, 12, 13]
 
 
 def test_centroids_alone_know_no_words() -> None:
-    assert make_router().by_centroid(toward(0.1, 0.2, 0.9, 0.3)) == [12, 13, 11, 10]
+    ranking = make_router().by_centroid(toward(0.1, 0.2, 0.9, 0.3))
+    assert ranking.cell_ids.tolist() == [2, 3, 1, 0]
+
+
+def test_a_cluster_stands_where_its_best_cell_stands() -> None:
+    """One of the last cluster's cells is right beside the question, the other far away."""
+    cells = Cells(
+        np.array([7, 8, 9]),
+        np.stack([toward(1, 0.2, 0, 0), toward(0, 1, 0, 0), toward(1, 0, 0, 0)]),
+        np.array([0, 3, 3]),
+        np.array([10, 10, 10]),
+    )
+    route = make_router(EYE[:0], (), cells).route(toward(1, 0, 0, 0), "")
+    assert route.cells.cell_ids.tolist() == [9, 7, 8]
+    assert [score.cluster_id for score in route.explain(9)] == [13, 10]
+    assert route.explain(1)[0].cell == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("n_chunks", "expected"),
+    [
+        (0, [2]),
+        (29, [2]),
+        (30, [2]),
+        (39, [2]),
+        (40, [2, 3]),
+        (45, [2, 3, 1]),
+        (1000, [2, 3, 1, 0]),
+    ],
+)
+def test_cells_are_looked_into_while_they_fit(n_chunks: int, expected: list[int]) -> None:
+    cells = Cells(np.arange(4), EYE, np.arange(4), np.array([50, 5, 30, 10]))
+    route = make_router(cells=cells).route(toward(0.1, 0.2, 0.9, 0.3), "")
+    assert route.cells.within(n_chunks) == expected
+    clusters = [score.cluster_id for score in route.explain_within(n_chunks)]
+    assert clusters == [10 + cell for cell in expected]
 
 
 @pytest.mark.parametrize(

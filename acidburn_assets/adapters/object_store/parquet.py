@@ -149,7 +149,7 @@ def write_parquet(
 
 def default_row_group_rows(schema: pa.Schema) -> int:
     """`ROW_GROUP_ROWS`, or fewer where the rows hold vectors: see `ROW_GROUP_VECTOR_BYTES`."""
-    vector_bytes = sum(
+    vector_bytes: int = sum(
         field.type.list_size * field.type.value_type.bit_width // 8
         for field in schema
         if pa.types.is_fixed_size_list(field.type)

@@ -29,7 +29,7 @@ from acidburn_assets.adapters.postgres.rows import Block, ClusterHeader, StoreTe
 from acidburn_assets.core.errors import DatabaseError
 from acidburn_assets.core.lineage import Sources
 
-LOAD_VERSION = 1
+LOAD_VERSION = 2
 """Raised when the same sources make other rows: every slice is then loaded again."""
 
 _BLOCKS_AHEAD = 4

@@ -17,7 +17,7 @@ from acidburn_assets.core.lineage import Source
 
 StoreText = Literal["postgres", "bucket"]
 
-EMBEDDING_COLUMNS = ("shard_id", "chunk_id", "pool_id", "cluster_id", "embedding")
+EMBEDDING_COLUMNS = ("shard_id", "chunk_id", "pool_id", "cluster_id", "cell_id", "embedding")
 TEXT_COLUMNS = (
     *("shard_id", "chunk_id", "doc_id", "doc_row", "title", "chunk_index"),
     *("char_start", "char_end", "n_tokens", "body"),
@@ -72,10 +72,11 @@ class ClusterHeader(NamedTuple):
 
 
 class Members(NamedTuple):
-    """Whose chunk is whose cluster's, in the shard's order."""
+    """Where each chunk lies, in the shard's order."""
 
     chunk_ids: np.ndarray  # (n, 16) uint8
     cluster_ids: np.ndarray  # (n,) int32
+    cell_ids: np.ndarray  # (n,) int32
 
 
 def read_members(assignments: Iterable[pa.RecordBatch], target: Target) -> Members:
@@ -85,19 +86,20 @@ def read_members(assignments: Iterable[pa.RecordBatch], target: Target) -> Membe
         SchemaError: it is not an assignments table.
     """
     chunk_ids = [np.empty((0, 16), np.uint8)]
-    cluster_ids = [np.empty(0, np.int32)]
+    cluster_ids, cell_ids = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for batch in assignments:
         schemas.check(batch, schemas.ASSIGNMENTS, key=f"assignments of {target.name}")
         chunk_ids.append(_id_bytes(batch["chunk_id"]))
         cluster_ids.append(batch["cluster_id"].to_numpy())
-    return Members(np.concatenate(chunk_ids), np.concatenate(cluster_ids))
+        cell_ids.append(batch["cell_id"].to_numpy())
+    return Members(np.concatenate(chunk_ids), np.concatenate(cluster_ids), np.concatenate(cell_ids))
 
 
 def embedding_blocks(
     embeddings: Iterable[pa.RecordBatch], members: Members, target: Target
 ) -> Iterator[Block]:
-    """Rows of `chunk_embeddings` in the order of their clusters, so that a cluster is read from
-    few pages. All vectors are read before the first block.
+    """Rows of `chunk_embeddings` in the order of their cells, so that a cell, and a cluster, is
+    read from few pages. All vectors are read before the first block.
 
     Raises:
         SchemaError: not the members' vectors, or one that is not of unit length.
@@ -113,7 +115,7 @@ def embedding_blocks(
         halves[filled : filled + len(batch)] = _as_halves(vectors, first_row=filled, key=key)
         filled += len(batch)
     _check_count(filled, members, key=key)
-    order = np.argsort(members.cluster_ids, kind="stable")
+    order = np.argsort(members.cell_ids, kind="stable")
     step = max(1, _BLOCK_BYTES // (2 * target.dim))
     for start in range(0, n_rows, step):
         rows = order[start : start + step]
@@ -123,6 +125,7 @@ def embedding_blocks(
                 members.chunk_ids[rows],
                 np.full(len(rows), target.pool_id, np.int16),
                 members.cluster_ids[rows],
+                members.cell_ids[rows],
                 copy_binary.halfvec_field(halves[rows]),
             ]
         )

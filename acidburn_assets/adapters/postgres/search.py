@@ -1,4 +1,4 @@
-"""Exact nearest passages by cosine, inside some clusters of a pool or in all of it.
+"""Exact nearest passages by cosine, inside some cells of a pool or in all of it.
 
 Exact: no index chooses what is compared, and none may. With an HNSW index on the column the
 planner takes it for a filtered search too and quietly loses passages (recall .979 where 1 was
@@ -27,7 +27,7 @@ _INSIDE = f"""
 with scored as materialized (
   select shard_id, chunk_id, cluster_id, {_SCORE} as score
   from acidburn.chunk_embeddings
-  where pool_id = {_POOL} and cluster_id = any(%(clusters)s::int[])
+  where pool_id = {_POOL} and cell_id = any(%(cells)s::int[])
 ), best as (
   select *, (select count(*) from scored) as n_scanned
   from scored order by score desc, shard_id, chunk_id limit %(limit)s
@@ -111,18 +111,18 @@ class PassageSearch:
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         weakref.finalize(self, _close_all, self._idle)
 
-    def inside(self, vector: np.ndarray, clusters: Sequence[int], *, limit: int) -> Hits:
-        """The nearest passages of some clusters.
+    def inside(self, vector: np.ndarray, cells: Sequence[int], *, limit: int) -> Hits:
+        """The nearest passages of some cells.
 
         Args:
             vector: of the question, unit length, float32  # (dim,)
-            clusters: which.
+            cells: which.
             limit: how many passages at most.
 
         Raises:
             DatabaseUnavailable, DatabaseError: the database cannot say.
         """
-        return self._search(_INSIDE + _WITH_FACTS, vector, limit, {"clusters": list(clusters)})
+        return self._search(_INSIDE + _WITH_FACTS, vector, limit, {"cells": list(cells)})
 
     def everywhere(self, vector: np.ndarray, *, limit: int) -> Hits:
         """The nearest passages of the whole pool; reads all of it.
