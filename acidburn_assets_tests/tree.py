@@ -8,6 +8,9 @@ from acidburn_assets.settings import PROJECT_ROOT
 PACKAGE = PROJECT_ROOT / "acidburn_assets"
 WIDTH = 100
 
+SHIPPED = (".sql", ".json", ".html", ".css", ".js")
+"""What is no Python and part of the package all the same."""
+
 
 def draw() -> str:
     """One line per file, folders first named by what their `__init__` says."""
@@ -19,12 +22,12 @@ def _lines(folder: Path, depth: int) -> list[str]:
     entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_dir(), entry.name))
     for entry in entries:
         if entry.is_dir():
-            if any(entry.glob("*.py")) or any(entry.glob("*.sql")):
+            if any(one.suffix in (".py", *SHIPPED) for one in entry.iterdir()):
                 lines.append(_line(f"{entry.name}/", _charter(entry / "__init__.py"), depth))
                 lines += _lines(entry, depth + 1)
         elif entry.suffix == ".py" and entry.name != "__init__.py":
             lines.append(_line(entry.name, _charter(entry), depth))
-        elif entry.suffix in (".sql", ".json"):
+        elif entry.suffix in SHIPPED:
             lines.append(_line(entry.name, "", depth))
     return lines
 

@@ -1,6 +1,6 @@
 """Pictures for metadata and reports, as PNG bytes: lengths, throughput, cluster sizes, the map.
 
-One look for all: white, grey scaffolding, one blue, a palette of muted hues for clusters. Drawn
+One look for all: white, grey scaffolding, one blue, `projection.HUES` for clusters. Drawn
 through Matplotlib's objects, never pyplot, and stored with a palette of 256 colours, because they
 are embedded in Dagster's metadata as data URIs.
 """
@@ -36,10 +36,6 @@ _HEADLINE_INCHES = 0.62
 
 _INK, _SOFT_INK, _RULE, _NOISE = "#2f3640", "#6b7480", "#dfe3e8", "#d5d9de"
 _BLUE, _ORANGE = "#4c78a8", "#c8733a"
-_HUES = (
-    *("#4c78a8", "#c8733a", "#5a9367", "#b3525c", "#7b6ca8", "#94724f", "#b9759f", "#4f9c9c"),
-    *("#a39a3f", "#7f8fa6", "#88a550", "#d29a4a", "#66499e", "#3c7a5c", "#d07f7a", "#55819f"),
-)
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so it is on every machine
     "font.size": 9,
@@ -160,8 +156,8 @@ def pool_map(table: pa.Table, *, titles: Mapping[int, str], title: str) -> bytes
         f"{_count(len(points), 'chunk')}, {_count(len(places), 'cluster')}, "
         f"{noise_share:.0%} noise (grey)"
     )
-    hue_of = _far_apart_hues(places)
-    hues = [hue_of[int(cluster)] for cluster in cluster_ids[~is_noise]]
+    hue_of = projection.far_apart_hues(places)
+    hues = [projection.HUES[hue_of[int(cluster)]] for cluster in cluster_ids[~is_noise]]
     dot = float(np.clip(30_000 / max(1, len(points)), 5, 30))  # chosen by eye
     with _picture(title, subtitle, height_inches=7.2) as (figure, axes):
         axes.set_axis_off()
@@ -173,21 +169,6 @@ def pool_map(table: pa.Table, *, titles: Mapping[int, str], title: str) -> bytes
         named = {cluster: place for cluster, place in places.items() if titles.get(cluster)}
         _name_places(figure, axes, named, titles)
         return _png(figure)
-
-
-def _far_apart_hues(places: Mapping[int, tuple[float, float]]) -> dict[int, str]:
-    """Cluster id to a hue, so that clusters of one hue lie far from one another."""
-    hues: dict[int, str] = {}
-    taken: dict[str, list[tuple[float, float]]] = {hue: [] for hue in _HUES}
-    for cluster, (x, y) in places.items():
-
-        def room(hue: str, x: float = x, y: float = y) -> float:
-            return min(((x - u) ** 2 + (y - v) ** 2 for u, v in taken[hue]), default=np.inf)
-
-        hue = max(_HUES, key=room)
-        taken[hue].append((x, y))
-        hues[cluster] = hue
-    return hues
 
 
 @contextmanager

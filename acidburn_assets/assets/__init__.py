@@ -75,7 +75,7 @@ def pool_assets(pool: Pool, registry: Registry, settings: Settings) -> list[Defi
         centroids.build(pool),
         cluster_map.build(pool, datasets, settings),
         cluster_headers.build(pool),
-        projection.build(pool),
+        projection.build(pool, datasets),
         lineage.build(pool),
         lineage_table.build(pool),
         retrieval_report.build(pool),

@@ -83,14 +83,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 )
             made = mapping.build_cluster_map(
                 pool=pool.name,
-                datasets=[
-                    mapping.DatasetTerms(
-                        dataset=dataset.name,
-                        licence=dataset.licence,
-                        may_redistribute_text=dataset.may_redistribute_text,
-                    )
-                    for dataset in datasets
-                ],
+                datasets=[specs.dataset_terms(dataset) for dataset in datasets],
                 model=cluster_model.meta.model,
                 cluster_model_sha256=cluster_model.content_version(),
                 centroids_sha256=centroids.info(None).sha256,

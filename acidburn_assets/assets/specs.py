@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import dagster as dg
 
 from acidburn_assets.adapters.postgres import PoolFacts, ShardFacts
+from acidburn_assets.core.cluster_map import DatasetTerms
 from acidburn_assets.core.datasets import Dataset, Pool
 from acidburn_assets.core.embeddings import ModelCard
 from acidburn_assets.core.plan import Plan
@@ -69,6 +70,15 @@ def reading_facts(dataset: Dataset) -> dict[str, Any]:
 def terms(dataset: Dataset) -> list[Any]:
     """Under which terms the dataset may be shown: what is stored with it must follow."""
     return [dataset.licence, dataset.may_redistribute_text]
+
+
+def dataset_terms(dataset: Dataset) -> DatasetTerms:
+    """The same as a record beside what is shown."""
+    return DatasetTerms(
+        dataset=dataset.name,
+        licence=dataset.licence,
+        may_redistribute_text=dataset.may_redistribute_text,
+    )
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -25,6 +25,7 @@ from acidburn_assets.commands.auditor import Auditor
 from acidburn_assets.commands.instance import open_instance
 from acidburn_assets.commands.materialize import materialize
 from acidburn_assets.commands.presentation import format_bytes, format_seconds
+from acidburn_assets.core import keys
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.datasets import Registry
 from acidburn_assets.core.errors import ConfigError
@@ -66,7 +67,7 @@ def command(question: str) -> None:
     console.rule()
     command_name = "acidburn" if sys.argv[0].endswith("acidburn") else "python -m acidburn_assets"
     console.print(
-        f"map       {map_path}\n"
+        f"map       {map_path}   (open it in a browser)\n"
         f"graph     make ui   ({command_name} ui)\n"
         f'ask       {command_name} ask "your question"\n'
         f"lineage   {command_name} audit passage {answer.passages[0].chunk_id}",
@@ -172,9 +173,10 @@ def _figures(instance: dg.DagsterInstance, configured: Settings) -> dict[str, ob
 
 
 def _write_map(configured: Settings, store: ObjectStore) -> Path:
-    uri = store.uri(f"{POOL}/projection.png")
+    key = keys.object_key(POOL, "map", suffix=".html")
+    uri = store.uri(key)
     if uri.startswith("file://"):
         return Path(url2pathname(urlparse(uri).path))
-    path = configured.home / f"{POOL}-map.png"
-    path.write_bytes(store.get_bytes(f"{POOL}/projection.png"))
+    path = configured.home / f"{POOL}-map.html"
+    path.write_bytes(store.get_bytes(key))
     return path

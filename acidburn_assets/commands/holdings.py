@@ -134,9 +134,13 @@ def _listed(store: ObjectStore, settings: Settings, target: str) -> dict[str, Li
 def _is_own(object_key: str) -> bool:
     """Whether Acidburn keeps it for itself: no asset, no left-over of one."""
     first, _, rest = object_key.partition("/")
-    # names of datasets and pools begin with a letter; labels are the cache of bought answers, the
-    # picture lies beside the table of its name
-    return first.startswith("_") or rest.startswith("labels/") or rest == "projection.png"
+    # names of datasets and pools begin with a letter; labels are the cache of bought answers,
+    # picture and page of a map lie beside its table
+    return (
+        first.startswith("_")
+        or rest.startswith("labels/")
+        or rest in ("projection.png", "map.html")
+    )
 
 
 def _check_objects(

@@ -1,7 +1,7 @@
-"""The 2-d map of a pool: which chunks are on it, its table, and where its labels stand.
+"""The 2-d map of a pool: which chunks are on it, its table, its hues, and where its labels stand.
 
 Where the points lie is computed by `adapters.projector`; the picture is drawn by
-`adapters.pictures`.
+`adapters.pictures`, and what the interactive page holds is said in `map_page`.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from acidburn_assets.core import schemas
 from acidburn_assets.core.cluster_model import sample_rows
 from acidburn_assets.core.errors import SchemaError
 
-MAP_POINTS = 5_000
-"""Chunks on a map at most: what a picture can show. Chosen; `adapters.projector` has the cost."""
+MAP_POINTS = 20_000
+"""Chunks on a map at most. Chosen for the page: so many of a documentation make a file of 2 MB and
+are drawn 50 times a second without a graphics card; `adapters.projector` has the cost."""
 
 MAP_SEED_OFFSET = 1
 """Added to the pool's seed, so the map is not drawn from the very rows the model was fitted on."""
@@ -93,6 +94,29 @@ def anchors(
         x, y = own[np.argmin(away)]
         places[int(cluster)] = (float(x), float(y))
     return places
+
+
+HUES = (
+    *("#4c78a8", "#c8733a", "#5a9367", "#b3525c", "#7b6ca8", "#94724f", "#b9759f", "#4f9c9c"),
+    *("#a39a3f", "#7f8fa6", "#88a550", "#d29a4a", "#66499e", "#3c7a5c", "#d07f7a", "#55819f"),
+)
+"""Of clusters, on white; muted, so that names stand out. Chosen by eye."""
+
+
+def far_apart_hues(places: Mapping[int, tuple[float, float]]) -> dict[int, int]:
+    """Cluster id to its place in `HUES`, so that clusters of one hue lie far from one another.
+
+    Args:
+        places: cluster id to (x, y); the first ones choose first.
+    """
+    points = np.array(list(places.values()), dtype=np.float64).reshape(-1, 2)  # (k, 2)
+    room = np.full((len(HUES), len(points)), np.inf)  # squared, to the nearest of that hue
+    hues = {}
+    for row, cluster in enumerate(places):
+        hue = int(room[:, row].argmax())
+        np.minimum(room[hue], ((points - points[row]) ** 2).sum(axis=1), out=room[hue])
+        hues[cluster] = hue
+    return hues
 
 
 class Box(NamedTuple):

@@ -120,13 +120,6 @@ def test_a_long_title_is_cut() -> None:
     assert pictures._legible("x" * 30) == "x" * 30
 
 
-def test_hues_repeat_only_far_apart() -> None:
-    places = {cluster: (float(cluster), 0.0) for cluster in range(40)}
-    hues = pictures._far_apart_hues(places)
-    for cluster in range(39):
-        assert hues[cluster] != hues[cluster + 1]
-
-
 def test_drawing_leaves_matplotlib_as_it_was() -> None:
     before = dict(matplotlib.rcParams)
     pictures.cluster_sizes([3], ["a"])

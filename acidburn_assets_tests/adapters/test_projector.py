@@ -60,3 +60,34 @@ def test_a_vector_without_direction_names_its_row() -> None:
 def test_no_vector_at_all_is_refused() -> None:
     with pytest.raises(ModelError, match="no vector"):
         projector.project(np.empty((0, 24), dtype=np.float32), seed=0)
+
+
+def test_more_than_are_laid_out_lie_beside_their_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projector, "LAID_OUT_POINTS", 90)
+    vectors, truth = blobs((80, 70, 60), dim=48)
+    points = projector.project(vectors, seed=0)
+    assert points.shape == (210, 2)
+    assert np.abs(points).max() == 1.0
+    apart = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert np.mean(truth[apart.argmin(axis=1)] == truth) > 0.98
+    assert len(np.unique(points, axis=0)) > 150  # between their nearest, not on top of one
+
+
+def test_further_points_lie_where_they_did_whatever_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(projector, "LAID_OUT_POINTS", 60)
+    vectors, _ = blobs((60, 50), dim=48)
+    places = []
+    for n_threads in (1, 2):
+        with threadpool_limits(limits=n_threads):
+            places.append(projector.project(vectors, seed=3).tobytes())
+    assert places[0] == places[1]
+
+
+def test_as_many_as_are_laid_out_have_the_layout_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _ = blobs((30, 30), dim=24)
+    alone = projector.project(vectors, seed=0)
+    monkeypatch.setattr(projector, "LAID_OUT_POINTS", 60)
+    assert projector.project(vectors, seed=0).tobytes() == alone.tobytes()

@@ -8,10 +8,12 @@ from acidburn_assets.core import schemas
 from acidburn_assets.core.cluster_model import sample_rows
 from acidburn_assets.core.errors import SchemaError
 from acidburn_assets.core.projection import (
+    HUES,
     MAP_POINTS,
     Box,
     anchors,
     choose_points,
+    far_apart_hues,
     make_table,
     place_labels,
 )
@@ -33,7 +35,7 @@ def assignments(n: int) -> pa.Table:
 
 
 def test_a_map_is_bounded_and_not_drawn_from_the_fitted_rows() -> None:
-    counts = {"a/000000": 40_000, "b/000000": 10_000}
+    counts = {"a/000000": 160_000, "b/000000": 40_000}
     chosen = choose_points(counts, seed=0)
     assert sum(map(len, chosen.values())) == MAP_POINTS
     fitted = sample_rows(counts, limit=MAP_POINTS, seed=0)
@@ -81,6 +83,18 @@ def test_anchors_come_largest_first() -> None:
 def test_a_map_of_noise_has_no_anchor() -> None:
     points = np.zeros((3, 2), dtype=np.float32)
     assert anchors(points, np.zeros(3, dtype=np.int32), np.ones(3, dtype=bool)) == {}
+
+
+def test_hues_repeat_only_far_apart() -> None:
+    places = {cluster: (float(cluster), 0.0) for cluster in range(40)}
+    hues = far_apart_hues(places)
+    assert set(hues.values()) == set(range(len(HUES)))
+    for cluster in range(39):
+        assert hues[cluster] != hues[cluster + 1]
+
+
+def test_no_place_has_no_hue() -> None:
+    assert far_apart_hues({}) == {}
 
 
 @given(boxes=BOXES)
