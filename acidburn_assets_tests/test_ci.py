@@ -191,7 +191,8 @@ class Checkout:
         for name in ("dagster.yaml", "workspace.yaml", "deploy/env.example"):
             (root / name).touch()
         (root / ".venv/bin/python").symlink_to(sys.executable)
-        self.write("bin/python3", "#!/bin/sh\n")
+        for name in ("python3", "chromium"):
+            self.write(f"bin/{name}", "#!/bin/sh\n")
         self.write("bin/apt-get", f'#!/bin/sh\necho "$*" >> {root}/apt-get.log\n')
         self.answer(make={}, advisories=0, made=(12, 0))
 

@@ -390,6 +390,21 @@ def test_clean_keeps_the_state_folder_and_env(checkout: Checkout) -> None:
     assert list(checkout.root.rglob("__pycache__")) == []
 
 
+# ---- the package -----------------------------------------------------------------------------
+
+
+def test_every_file_that_is_no_module_is_shipped() -> None:
+    shipped = {
+        path
+        for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = (ROOT / "acidburn_assets").rglob("*")
+    there = {path for path in files if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there == shipped
+
+
 # ---- release ---------------------------------------------------------------------------------
 
 

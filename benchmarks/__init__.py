@@ -6,6 +6,7 @@
     python -m benchmarks.load       Postgres: COPY, executemany, row by row
     python -m benchmarks.route      clusters that are searched: routed, by centroid, all
     python -m benchmarks.store      vectors as Parquet: our layout, pyarrow's defaults, others
+    python -m benchmarks.map        the page of a map: its size, loading, frames, search
     python -m benchmarks.plan       chunks that a plan foresees, and that are made
 
 One script per stage, run from the checkout; each takes a minute or two on two cores, embed five,

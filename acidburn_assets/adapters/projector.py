@@ -34,6 +34,11 @@ against .472, in 2.7 times the CPU."""
 _BLOCK_ROWS = 1_024  # of similarities at a time: 20 MB
 
 
+def n_laid_out(n_vectors: int) -> int:
+    """How many of so many vectors the layout itself places."""
+    return min(n_vectors, LAID_OUT_POINTS)
+
+
 def project(vectors: np.ndarray, *, seed: int, n_neighbors: int = 15) -> np.ndarray:
     """Lays vectors out so that what is near stays near.
 

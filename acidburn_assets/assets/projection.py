@@ -33,7 +33,7 @@ def build(pool: Pool, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
         group_name=pool.name,
         kinds={"parquet"},
         pool="cpu",
-        description="A bounded sample of the pool laid out in two dimensions, with picture and page.",
+        description="A bounded sample of the pool in two dimensions, with picture and page.",
     )
     def projection(cluster_map: ClusterMap, store: StoreResource) -> dg.Output[Work]:
         objects = store.create()
@@ -61,7 +61,7 @@ def build(pool: Pool, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                     cluster_map,
                     [specs.dataset_terms(one) for one in datasets],
                     n_chunks=sum(n_chunks_by_shard.values()),
-                    n_laid_out=min(len(points), projector.LAID_OUT_POINTS),
+                    n_laid_out=projector.n_laid_out(len(points)),
                 ),
                 title=f"{pool.name}: map",
             )
@@ -76,6 +76,7 @@ def build(pool: Pool, datasets: Sequence[Dataset]) -> dg.AssetsDefinition:
                     "map": specs.picture(png, f"map of {pool.name}"),
                     "page": dg.MetadataValue.url(objects.uri(shown.key)),
                     "page_bytes": len(html),
+                    "laid_out": projector.n_laid_out(len(points)),
                     "picture": dg.MetadataValue.url(objects.uri(picture.key)),
                     **specs.COST_FREE,
                 },

@@ -7,13 +7,16 @@
 const MAX_ZOOM = 60; // the grid of 65,536 steps shows no steps up to here on 1,000 pixels
 const HOVER_PIXELS = 14; // how near a point must be to the pointer; chosen
 const OPEN_SHARE = 0.36; // of the view: a wider group shows what it holds instead; by eye
+const OPEN_ZOOM = 1.15; // up to here the groups stand for what they hold, if there are
+const FEW = 4; // as many at least
 const LIST_LIMIT = 200; // entries under one heading: more than that is found, not read
 const MAX_LABEL_CHARS = 38;
 const SEARCH_PAUSE_MS = 120; // after the last letter; chosen
 const MOVE_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 450;
 const NOISE = 16, DIM = 17; // places after the clusters' hues in the list of colours
 const BACK = 0, MIDDLE = 1, FRONT = 2, LAYER_SIZES = [0.8, 1, 1.35]; // drawn in this order
-const DISC_PIXELS = 3.2; // smaller points are squares
+const DISC_PIXELS = 3; // of the screen; smaller points are squares
+const SIZE_STEPS = 4; // of a pixel: so many sizes of points there are
 
 const byId = (id) => document.getElementById(id);
 const map = byId("map"), card = byId("card"), ring = byId("ring");
@@ -72,17 +75,18 @@ async function readContent() {
 
 // ---- points --------------------------------------------------------------------------------------
 
-// Squares while they are small, which nobody can tell from discs, then discs.
+// Points are squares while nobody can tell (a third of the time), then copies of one disc of their hue.
 class Points {
   constructor(canvas, points) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.points = points;
     this.batches = [];
+    this.discs = new Map(); // by size and hue
   }
 
-  // Sorts the points by layer and hue, so that a frame sets a colour some thirty times.
-  paint(hues, layers) {
+  // Sorts the points by layer and hue, so that like ones are drawn together.
+  paint(hues, layers, colours) {
     const order = d3.range(this.points.n)
       .map((i) => (layers[i] << 8 | hues[i]) * 2 ** 24 + i).sort((a, b) => a - b);
     this.batches = [];
@@ -92,41 +96,57 @@ class Points {
       if (last?.kind === kind) last.indices.push(i);
       else this.batches.push({ kind, layer: kind >> 8, hue: kind & 255, indices: [i] });
     }
+    this.colours = colours;
+    this.discs.clear();
   }
 
-  draw(view, width, height, size, colours) {
+  disc(hue, pixels) { // of the screen
+    const key = `${hue} ${pixels}`;
+    if (!this.discs.has(key)) {
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = Math.ceil(pixels) + 2;
+      const context = canvas.getContext("2d"), middle = canvas.width / 2;
+      context.fillStyle = this.colours[hue];
+      context.arc(middle, middle, pixels / 2, 0, 2 * Math.PI);
+      context.fill();
+      this.discs.set(key, canvas);
+    }
+    return this.discs.get(key);
+  }
+
+  draw(view, width, height, size) {
     const { canvas, context, points: { x, y } } = this;
     const ratio = devicePixelRatio || 1;
     const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
+    context.clearRect(0, 0, w, h);
     for (const { layer, hue, indices } of this.batches) {
-      const side = size * LAYER_SIZES[layer], half = side / 2;
-      const isDisc = side > DISC_PIXELS;
-      context.fillStyle = colours[hue];
-      if (isDisc) context.beginPath();
+      const pixels = Math.round(SIZE_STEPS * size * LAYER_SIZES[layer] * ratio) / SIZE_STEPS;
+      const disc = pixels < DISC_PIXELS ? null : this.disc(hue, pixels);
+      const side = disc?.width ?? pixels;
+      context.fillStyle = this.colours[hue];
       for (const i of indices) {
-        const left = x[i] * view.k + view.x, top = y[i] * view.k + view.y;
-        if (left < -half || top < -half || left > width + half || top > height + half) continue;
-        if (isDisc) {
-          context.moveTo(left + half, top);
-          context.arc(left, top, half, 0, 2 * Math.PI);
-        } else context.fillRect(left - half, top - half, side, side);
+        const left = (x[i] * view.k + view.x) * ratio - side / 2;
+        const top = (y[i] * view.k + view.y) * ratio - side / 2;
+        if (left > w || top > h || left + side < 0 || top + side < 0) continue;
+        if (disc) context.drawImage(disc, Math.round(left), Math.round(top));
+        else context.fillRect(left, top, side, side);
       }
-      if (isDisc) context.fill();
     }
   }
 }
 
 // ---- labels --------------------------------------------------------------------------------------
 
-// Which nodes are named: a group until it is wide on the screen, then what it holds.
-function* openNodes(nodes, indices, isOpen) {
+// Which nodes are named: a group until it is wide on the screen, then what it holds. While the whole
+// map is seen, its groups are named however wide, unless they are few.
+function* openNodes(nodes, indices, k, viewSize) {
+  const isFar = k < OPEN_ZOOM * viewSize && indices.length >= FEW;
   for (const index of indices) {
-    const node = nodes[index];
-    if (!node.is_cluster && isOpen(node)) yield* openNodes(nodes, node.children, isOpen);
-    else if (node.place) yield index;
+    const { is_cluster, place, children } = nodes[index];
+    const isOpen = !is_cluster && (!place || (!isFar && 2 * place.reach * k > OPEN_SHARE * viewSize));
+    if (isOpen) yield* openNodes(nodes, children, k, viewSize);
+    else if (place) yield index;
   }
 }
 
@@ -166,8 +186,9 @@ class Labels {
     const measure = document.createElement("canvas").getContext("2d");
     const family = getComputedStyle(document.body).fontFamily;
     this.boxes = nodes.map((node) => {
-      const text = node.title.length > MAX_LABEL_CHARS
-        ? `${node.title.slice(0, MAX_LABEL_CHARS - 1).trimEnd()}…` : node.title;
+      const letters = [...node.title];
+      const text = letters.length > MAX_LABEL_CHARS
+        ? `${letters.slice(0, MAX_LABEL_CHARS - 1).join("").trimEnd()}…` : node.title;
       const size = node.is_cluster ? 12 : 14, weight = node.is_cluster ? 500 : 700;
       measure.font = `${weight} ${size}px ${family}`;
       return { text, size, weight, width: Math.ceil(measure.measureText(text).width) + 12, height: 1.5 * size };
@@ -176,8 +197,7 @@ class Labels {
 
   // Anew for every zoom, for all of the map: so a label does not come or go while the map moves.
   arrange(k, viewSize) {
-    const isOpen = (node) => !node.place || 2 * node.place.reach * k > OPEN_SHARE * viewSize;
-    const open = [...openNodes(this.nodes, this.roots, isOpen)];
+    const open = [...openNodes(this.nodes, this.roots, k, viewSize)];
     open.sort((a, b) => this.nodes[a].is_cluster - this.nodes[b].is_cluster
       || this.nodes[b].n_points - this.nodes[a].n_points || a - b);
     const boxes = new Boxes(160);
@@ -376,8 +396,7 @@ class Page {
       if (isAll) layers[i] = points.isNoise[i] ? BACK : MIDDLE;
       else layers[i] = isLit ? FRONT : BACK;
     }
-    this.points.paint(hues, layers);
-    this.shades = this.colours();
+    this.points.paint(hues, layers, this.colours());
     this.draw();
   }
 
@@ -391,8 +410,8 @@ class Page {
       const arrangedFor = `${k} ${width} ${height}`;
       if (arrangedFor !== this.arrangedFor) this.labels.arrange(k, Math.min(width, height));
       this.arrangedFor = arrangedFor;
-      const dots = 2.1 * Math.min(2.2, Math.max(0.9, (20000 / Math.max(1, this.content.points.n)) ** 0.25));
-      this.points.draw(view, width, height, Math.min(13, dots * this.view.k ** 0.4), this.shades);
+      const dots = d3.scalePow([5e3, 1e5], [3.6, 1.9]).exponent(-0.25).clamp(true)(this.content.points.n);
+      this.points.draw(view, width, height, Math.min(13, dots * this.view.k ** 0.4));
       const isDim = (index) => this.chosen !== null
         ? index !== this.chosen && !this.content.nodes[index].path.includes(this.chosen)
         : this.found !== null && !this.isLit.has(index);
