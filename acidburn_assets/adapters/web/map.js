@@ -87,8 +87,8 @@ class Points {
 
   // Sorts the points by layer and hue, so that like ones are drawn together.
   paint(hues, layers, colours) {
-    const order = d3.range(this.points.n)
-      .map((i) => (layers[i] << 8 | hues[i]) * 2 ** 24 + i).sort((a, b) => a - b);
+    const order = Float64Array.from({ length: this.points.n },
+      (_, i) => (layers[i] << 8 | hues[i]) * 2 ** 24 + i).sort();
     this.batches = [];
     for (const key of order) {
       const kind = Math.floor(key / 2 ** 24), i = key % 2 ** 24;
