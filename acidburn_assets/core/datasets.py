@@ -105,8 +105,8 @@ class PoolSettings(Record):
     n_clusters: int | None = Field(None, ge=1)
     """`kmeans` only."""
     cell_chunks: int | None = Field(None, ge=1)
-    """Chunks of a cell, on average. None: 100 in small pools, more in large ones, see
-    `cells.cell_chunks`."""
+    """Chunks of a cell, on average. None: few in small pools, more in large ones, see
+    `cells.cells_wanted`."""
 
 
 class Pool(Record):

@@ -1,15 +1,15 @@
 """Which cells a question belongs to, and so which clusters.
 
-A cell's score is a sum of three: the question's cosine to the cell's centroid, to the best of its
-cluster's medoids, and the share of the question's words that are in the cluster's title and
-keywords. A cluster stands where its best cell stands. The same question always gets the same route.
-Searching inside the cells is the work of whoever asked.
+A cell's score is a sum of two: the question's cosine to the cell's centroid, and the share of the
+question's words that are in the title and keywords of its cluster. A cluster stands where its best
+cell stands. The same question always gets the same route. Searching inside the cells is the work of
+whoever asked.
 
-Scores are added, not ranks. Reciprocal rank fusion was tried first and is worse than the centroid
-alone: a cluster that shares one stray word gets as much as the nearest one. nDCG@10 as a share of a
-full scan's at 4 % of the corpus scanned, by clusters: reciprocal ranks .706, centroid alone .786,
-the sum .790; at 2 %: .597, .669, .699.
-Source: measured, 7,882 passages of docstrings in 120 clusters, 800 known-item questions.
+Scores are added, not ranks: reciprocal rank fusion gave a cluster that shares one stray word as
+much as the nearest one, and was worse than centroids alone (.706 to .786 of a full scan's nDCG@10,
+with whole clusters). The best of a cluster's medoids was a third summand while clusters were the
+unit of search; with cells it takes .01 to .03 away.
+Source: measured, 5,176 passages of docstrings, 400 known-item questions.
 """
 
 import math
@@ -22,12 +22,9 @@ import numpy as np
 
 from acidburn_assets.core.records import Record
 
-MEDOID_WEIGHT = 0.5
-"""Against 1 for the centroid. Source: as above; 0 and 1 are up to .016 worse, never .003 better."""
-
-LEXICAL_WEIGHT = 0.2
-"""Of the share of words in common, in units of cosine. Source: as above; 0.1 and 0.4 differ by
-less than .015 either way."""
+LEXICAL_WEIGHT = 0.1
+"""Of the share of words in common, in units of cosine. Source: as above, .001 to .01 better than 0
+with cells of 50 and more, no different with smaller ones; 0.3 is up to .02 worse."""
 
 _WORD = re.compile(r"[^\W_]+")
 _NOWHERE = np.empty(0, np.int64)
@@ -56,7 +53,6 @@ class ClusterScore(Record):
     cluster_id: int
     score: float  # of its best cell; what the order is by
     cell: float  # cosine to the centroid of the nearest cell
-    medoid: float | None  # cosine of the best; None for a cluster without medoids
     lexical: float  # weighted share of the question's words that title and keywords have
 
 
@@ -85,7 +81,6 @@ class Route(NamedTuple):
     owners: np.ndarray  # (c,) int64, position of each one's cluster
     cluster_ids: np.ndarray  # (k,) int64, by position
     cell: np.ndarray  # (k,) float32, of each cluster's nearest cell
-    medoid: np.ndarray  # (k,) float32, NaN without medoids
     lexical: np.ndarray  # (k,) float64
 
     def explain(self, n_clusters: int) -> tuple[ClusterScore, ...]:
@@ -105,7 +100,6 @@ class Route(NamedTuple):
                 cluster_id=int(self.cluster_ids[position]),
                 score=float(self.score[at]),
                 cell=float(self.cell[position]),
-                medoid=None if np.isnan(self.medoid[position]) else float(self.medoid[position]),
                 lexical=float(self.lexical[position]),
             )
             for position, at in zip(positions[order], first[order], strict=True)
@@ -115,26 +109,15 @@ class Route(NamedTuple):
 class Router:
     """Ranks the cells of one pool."""
 
-    def __init__(
-        self,
-        clusters: Sequence[Cluster],
-        *,
-        cells: Cells,
-        medoids: np.ndarray,
-        medoid_owners: np.ndarray,
-    ) -> None:
+    def __init__(self, clusters: Sequence[Cluster], cells: Cells) -> None:
         """Indexes the words of titles and keywords.
 
         Args:
             clusters: in any order.
             cells: of the same clusters, one of each at least.
-            medoids: of all of them, unit length, float32  # (m, dim)
-            medoid_owners: position in `clusters` that each medoid belongs to, int  # (m,)
         """
         self._ids = np.array([cluster.cluster_id for cluster in clusters], np.int64)
         self._cells = cells
-        self._medoids = medoids
-        self._medoid_owners = medoid_owners
         self._clusters_of = _index_words(clusters)
 
     def route(self, vector: np.ndarray, question: str) -> Route:
@@ -147,13 +130,8 @@ class Router:
         cell = self._cells.centroids @ vector  # (c,)
         nearest = np.full(len(self._ids), -np.inf, np.float32)
         np.maximum.at(nearest, self._cells.owners, cell)
-        medoid = np.full(len(self._ids), np.nan, np.float32)
-        np.fmax.at(medoid, self._medoid_owners, self._medoids @ vector)
         lexical = self._lexical(question)
-        # the cell speaks for medoids that are not there: else their clusters would come last
-        beside = np.where(np.isnan(medoid), nearest, medoid).astype(np.float64)
-        of_cluster = MEDOID_WEIGHT * beside + LEXICAL_WEIGHT * lexical
-        score = cell + of_cluster[self._cells.owners]
+        score = cell + LEXICAL_WEIGHT * lexical[self._cells.owners]
         order = np.argsort(-score, kind="stable")
         return Route(
             self._ranking(order),
@@ -161,7 +139,6 @@ class Router:
             self._cells.owners[order],
             self._ids,
             nearest,
-            medoid,
             lexical,
         )
 

@@ -66,7 +66,6 @@ class RoutedCluster(Record):
     title: str
     score: float
     cell: float
-    medoid: float | None
     lexical: float
 
 
@@ -345,18 +344,15 @@ def _make_router(cluster_map: ClusterMap, table: pa.Table, pool: str) -> Router:
             f"{pool}/cluster_map again"
         )
     dim = table.schema.field("centroid").type.list_size
-    medoids = table["medoids"].combine_chunks()
     cell_ids = table["cell_ids"].combine_chunks()
     return Router(
         [routing.Cluster(card.cluster_id, card.title, card.keywords) for card in cluster_map.cards],
-        cells=Cells(
+        Cells(
             ids=cell_ids.flatten().to_numpy().astype(np.int64),
             centroids=_matrix(table["cell_centroids"].combine_chunks().flatten(), dim),
             owners=pc.list_parent_indices(cell_ids).to_numpy(),
             n_chunks=table["cell_n_chunks"].combine_chunks().flatten().to_numpy(),
         ),
-        medoids=_matrix(medoids.flatten(), dim),
-        medoid_owners=pc.list_parent_indices(medoids).to_numpy(),
     )
 
 

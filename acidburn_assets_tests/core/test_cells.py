@@ -7,20 +7,14 @@ from acidburn_assets.core import cells
 
 
 @pytest.mark.parametrize(
-    ("n_chunks", "expected"),
-    [(1, 100), (100_000, 100), (1_000_000, 250), (48_000_000, 1_732), (10**10, 4_000)],
-)
-def test_cells_grow_with_the_root_of_the_pool(n_chunks: int, expected: int) -> None:
-    assert round(cells.cell_chunks(n_chunks)) == expected
-
-
-@pytest.mark.parametrize(
     ("n_chunks", "n_sample", "each", "expected"),
     [
-        (10_000, 10_000, None, 100),
-        (1_000_000, 200_000, None, 4_000),
-        (48_000_000, 200_000, None, 25_000),  # 27,713, but the sample is not large enough
-        (50, 50, None, 1),
+        (5_000, 5_000, None, 312),
+        (65_536, 65_536, None, 4_096),  # from here on they grow with the root
+        (1_000_000, 200_000, None, 16_000),
+        (48_000_000, 200_000, None, 25_000),  # the sample is not large enough for more
+        (48_000_000, 1_000_000, None, 32_768),
+        (15, 15, None, 1),
         (5, 5, None, 1),
         (10_000, 10_000, 400, 25),
     ],
