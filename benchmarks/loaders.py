@@ -55,10 +55,12 @@ def make_shard(chunks: pa.Table, dim: int) -> Shard:
     vectors = rng.standard_normal((n_rows, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = chunks["chunk_id"].combine_chunks()
+    clusters = rng.integers(0, N_CLUSTERS, n_rows)
     assignments = pa.table(
         [
             ids,
-            pa.array(rng.integers(0, N_CLUSTERS, n_rows), pa.int32()),
+            pa.array(clusters, pa.int32()),
+            pa.array(clusters, pa.int32()),  # one cell each
             *(pa.array(rng.random(n_rows), pa.float32()) for _ in ("strength", "distance")),
             pa.array(rng.random(n_rows) < 0.2),
         ],

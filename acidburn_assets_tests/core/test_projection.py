@@ -27,6 +27,7 @@ def assignments(n: int) -> pa.Table:
     columns = {
         "chunk_id": id_array(random_ids(n)),
         "cluster_id": np.arange(n, dtype=np.int32) % 3,
+        "cell_id": np.arange(n, dtype=np.int32) % 6,
         "strength": np.ones(n, dtype=np.float32),
         "distance": np.zeros(n, dtype=np.float32),
         "is_noise": np.arange(n) % 2 == 0,
