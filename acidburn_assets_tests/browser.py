@@ -1,4 +1,4 @@
-"""A headless Chromium for pages: one for all tests, a window of its own for each."""
+"""A headless Chromium for pages: one for a module of tests, a window of its own for each test."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-__all__ = ["chromium", "window"]
+__all__ = ["chromium", "chromium_program", "window"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -42,11 +42,19 @@ def running() -> Iterator[Browser]:
             browser.close()
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+@pytest.fixture(scope="module")
+def chromium_program() -> str:
     """Skips where no Chromium is installed, but never in CI, which installs it."""
-    if program() is None and not os.environ.get("CI"):
+    found = program()
+    if found is None and not os.environ.get("CI"):
         pytest.skip("no Chromium is installed")
+    assert found is not None, "apt-get install chromium"
+    return found
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_program: str) -> Iterator[Browser]:
+    """Not for the whole session: while Playwright runs, no other test could use asyncio."""
     with running() as browser:
         yield browser
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from acidburn_assets_tests.browser import chromium, chromium_program, window
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
 from acidburn_assets_tests.s3_server import limited_key, moto_endpoint
 from acidburn_assets_tests.worlds import (
@@ -18,6 +19,8 @@ from acidburn_assets_tests.worlds import (
 
 __all__ = [
     "blank_world",
+    "chromium",
+    "chromium_program",
     "copied_world",
     "database",
     "dsn",
@@ -27,6 +30,7 @@ __all__ = [
     "moto_endpoint",
     "postgres_server",
     "quick_records",
+    "window",
     "world",
 ]
 

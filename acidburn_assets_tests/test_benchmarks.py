@@ -13,15 +13,11 @@ import numpy as np
 import psycopg
 import pytest
 from click.testing import CliRunner
-from playwright.sync_api import Browser
 
 from acidburn_assets.adapters.tokenizer import load_tokenizer
 from acidburn_assets.core.datasets import ChunkSizes
 from acidburn_assets.core.documents import Document
-from acidburn_assets_tests.browser import chromium
 from acidburn_assets_tests.fakes import FakeTokenizer
-
-__all__ = ["chromium"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +31,6 @@ audit, chunk, cluster, embed, orchestration, plan, route, store = (
     import_module(f"benchmarks.{name}")
     for name in ("audit", "chunk", "cluster", "embed", "orchestration", "plan", "route", "store")
 )
-map_bench = import_module("benchmarks.map")
 chunkers, evaluation, report, timing = (
     import_module(f"benchmarks.{name}") for name in ("chunkers", "evaluation", "report", "timing")
 )
@@ -121,14 +116,22 @@ def test_a_plan_of_a_sample_is_compared_with_what_is_made(tmp_path: Path) -> Non
     assert abs(row["error"]) < 0.5
 
 
-def test_a_map_is_made_of_so_many_points_and_used(chromium: Browser, tmp_path: Path) -> None:
-    page, made = map_bench.make(300, ["An array of text.", "None of it."])
-    assert made["MB"] == len(page) / 1e6
-    path = tmp_path / "map.html"
-    path.write_bytes(page)
-    used = map_bench.measure(chromium, path)
-    assert all(value > 0 for value in used.values())
-    assert used["ms a frame, p95"] >= 500 / used["frames a second"]
+def test_a_map_is_made_of_so_many_points_and_used(chromium_program: str) -> None:
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.map"),
+            *("--points", "300", "--points", "40", "--json"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    said = json.loads(finished.stdout.splitlines()[-1])
+    assert [row["points"] for row in said["rows"]] == [300, 40]
+    for row in said["rows"]:
+        assert all(value > 0 for value in row.values())
 
 
 def test_an_audit_of_a_made_up_corpus_answers_every_question() -> None:

@@ -20,7 +20,6 @@ N_ITERATIONS = 500
 MIN_ROWS = 8
 """Fewer have no neighbourhoods to keep, and are shown by their principal components. Chosen."""
 
-
 LAID_OUT_POINTS = 5_000
 """Of t-SNE; about 20 CPU seconds. Chosen: what one waits for."""
 
@@ -64,13 +63,14 @@ def project(vectors: np.ndarray, *, seed: int, n_neighbors: int = 15) -> np.ndar
     chosen = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:LAID_OUT_POINTS])
     # one thread: sums of several depend on how many there are
     with threadpool_limits(limits=1):
-        laid_out = _lay_out(vectors[chosen], seed=seed, n_neighbors=n_neighbors)
+        part = vectors[chosen]
+        laid_out = _lay_out(part, seed=seed, n_neighbors=n_neighbors)
         layout = np.empty((len(vectors), 2))
         layout[chosen] = laid_out
         others = np.setdiff1d(np.arange(len(vectors)), chosen)
         for start in range(0, len(others), _BLOCK_ROWS):
             rows = others[start : start + _BLOCK_ROWS]
-            layout[rows] = _beside(vectors[rows] @ vectors[chosen].T, laid_out)
+            layout[rows] = _beside(vectors[rows] @ part.T, laid_out)
     layout = layout - layout.mean(axis=0)
     widest = np.abs(layout).max()
     return np.asarray(layout / widest if widest > 0 else layout, dtype=np.float32)

@@ -57,7 +57,7 @@ def describe(
 
     Raises:
         SchemaError: the chunks are others than the table's, a coordinate is not finite, or a
-            cluster or dataset is unknown.
+            cluster or dataset is unknown, or a group lies in itself.
     """
     if not table["chunk_id"].equals(chunks["chunk_id"]):
         raise SchemaError(
@@ -150,8 +150,14 @@ def _nodes(
 
 def _above(card: Card, groups: Mapping[int, Group]) -> Iterator[int]:
     """Ids of the groups that a cluster lies in, nearest first."""
+    seen: set[int] = set()
     parent = card.parent
     while parent is not None:
+        if parent in seen:
+            raise SchemaError(
+                f"group {parent} of the cluster map lies in itself; materialize cluster_map again"
+            )
+        seen.add(parent)
         yield parent
         parent = groups[parent].parent
 

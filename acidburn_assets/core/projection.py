@@ -15,8 +15,9 @@ from acidburn_assets.core.cluster_model import sample_rows
 from acidburn_assets.core.errors import SchemaError
 
 MAP_POINTS = 20_000
-"""Chunks on a map at most. Chosen for the page: so many of a documentation make a file of 2 MB and
-are drawn 50 times a second without a graphics card; `adapters.projector` has the cost."""
+"""Chunks on a map at most. Chosen for the page: so many of a documentation make a file of 1.8 MB
+and are drawn 25 to 34 times a second by two busy cores without a graphics card
+(`python -m benchmarks.map`); `adapters.projector` has the cost of placing them."""
 
 MAP_SEED_OFFSET = 1
 """Added to the pool's seed, so the map is not drawn from the very rows the model was fitted on."""

@@ -16,9 +16,7 @@ from playwright.sync_api import Page
 
 from acidburn_assets.adapters import map_page
 from acidburn_assets_tests import map_samples
-from acidburn_assets_tests.browser import Window, chromium, window
-
-__all__ = ["chromium", "window"]
+from acidburn_assets_tests.browser import Window
 
 ATTACK = (
     "</script></style><script>document.title='hacked'</script>"

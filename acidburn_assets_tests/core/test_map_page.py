@@ -161,6 +161,13 @@ def test_a_dataset_without_terms_is_named() -> None:
         described(datasets=[DatasetTerms(dataset="open", licence="x", may_redistribute_text=True)])
 
 
+def test_a_group_that_lies_in_itself_is_named() -> None:
+    whole = map_samples.cluster_map()
+    first = whole.groups[0].model_copy(update={"parent": 0})
+    with pytest.raises(SchemaError, match="group 0 of the cluster map lies in itself"):
+        described(cluster_map=whole.model_copy(update={"groups": (first, *whole.groups[1:])}))
+
+
 def test_a_point_that_is_nowhere_is_refused() -> None:
     points = map_samples.table(N)
     xs = points["x"].to_numpy().copy()

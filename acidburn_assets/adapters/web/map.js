@@ -7,8 +7,8 @@
 const MAX_ZOOM = 60; // the grid of 65,536 steps shows no steps up to here on 1,000 pixels
 const HOVER_PIXELS = 14; // how near a point must be to the pointer; chosen
 const OPEN_SHARE = 0.36; // of the view: a wider group shows what it holds instead; by eye
-const OPEN_ZOOM = 1.15; // up to here the groups stand for what they hold, if there are
-const FEW = 4; // as many at least
+const OPEN_ZOOM = 1.15; // while no closer, groups are not opened; the whole map fills the view at 1
+const FEW = 4; // fewer groups say too little of a whole map, and are opened all the same
 const LIST_LIMIT = 200; // entries under one heading: more than that is found, not read
 const MAX_LABEL_CHARS = 38;
 const SEARCH_PAUSE_MS = 120; // after the last letter; chosen
