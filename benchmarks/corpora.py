@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from acidburn_assets.adapters.object_store import ObjectStore, write_parquet
 from acidburn_assets.core import schemas
-from acidburn_assets.core.cluster_map import Card, ClusterMap, DatasetTerms
+from acidburn_assets.core.cluster_map import Card, ClusterMap, DatasetTerms, Medoid
 from acidburn_assets.core.cost import GPUS
 from acidburn_assets.core.lineage import Source, Sources, merge
 from acidburn_assets.core.plan import Estimate, GpuEstimate, Plan, Sample
@@ -235,6 +235,7 @@ def make_cluster_map(size: Size, model: str) -> ClusterMap:
         datasets=(DatasetTerms(dataset=DATASET, licence="CC0-1.0", may_redistribute_text=True),),
         model=digest("encoder"),
         cluster_model_sha256=model,
+        centroids_key=f"{POOL}/centroids.parquet",
         centroids_sha256=digest("centroids"),
         status="complete",
         n_llm=0,
@@ -252,7 +253,14 @@ def make_cluster_map(size: Size, model: str) -> ClusterMap:
                 keywords=tuple(f"keyword {number}" for number in range(10)),
                 size=size.n_shards * size.n_chunks // size.n_clusters,
                 n_noise=0,
-                medoid_ids=tuple(digest(str(n), str(cluster))[:32] for n in range(5)),
+                medoids=tuple(
+                    Medoid(
+                        chunk_id=digest(str(n), str(cluster))[:32],
+                        dataset=DATASET,
+                        text="How a passage near the centroid begins. " * 6,
+                    )
+                    for n in range(5)
+                ),
                 label_source="heuristic",
                 label_model=None,
                 label_key=None,

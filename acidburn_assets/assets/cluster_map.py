@@ -46,7 +46,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
             "centroids": dg.AssetIn(specs.key(pool.name, "centroids")),
         },
         io_manager_key="records",
-        code_version=specs.version("cluster_map-1", asked, [specs.terms(one) for one in datasets]),
+        code_version=specs.version("cluster_map-2", asked, [specs.terms(one) for one in datasets]),
         group_name=pool.name,
         kinds={"json"},
         pool="labels",
@@ -64,6 +64,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
         tables = PoolTables(objects, pool)
 
         def make(_: str | None) -> Made:
+            stored = centroids.info(None)
             table = centroids.read(None)
             vectors = embedding.matrix(table["centroid"])  # (k, dim) float32
             texts = tables.cluster_texts(
@@ -86,7 +87,8 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 datasets=[specs.dataset_terms(dataset) for dataset in datasets],
                 model=cluster_model.meta.model,
                 cluster_model_sha256=cluster_model.content_version(),
-                centroids_sha256=centroids.info(None).sha256,
+                centroids_key=stored.key,
+                centroids_sha256=stored.sha256,
                 facts=_facts(cluster_model, table, texts),
                 heuristics=heuristics,
                 groups=_groups(cluster_model, vectors, texts),
@@ -121,11 +123,10 @@ def _facts(
             parent=int(model.parents[row["cluster_id"]]) if model.meta.n_groups else None,
             size=row["n_chunks"],
             n_noise=row["n_noise"],
-            medoid_ids=tuple(chunk_id.hex() for chunk_id in row["medoid_ids"]),
-            medoid_datasets=texts.datasets_of_medoids(row["cluster_id"]),
+            medoids=texts.quoted_medoids(row["cluster_id"]),
             stability=_share_or_none(model.persistence[row["cluster_id"]]),
         )
-        for row in centroids.select(["cluster_id", "n_chunks", "n_noise", "medoid_ids"]).to_pylist()
+        for row in centroids.select(["cluster_id", "n_chunks", "n_noise"]).to_pylist()
     ]
 
 

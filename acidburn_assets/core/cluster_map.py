@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from acidburn_assets.core.labels import MAX_KEYWORDS, MAX_TITLE_CHARS, Heuristic
+from acidburn_assets.core.labels import MAX_KEYWORDS, MAX_QUOTATION_CHARS, MAX_TITLE_CHARS, Heuristic
 from acidburn_assets.core.records import Record
 
 N_NEIGHBOURS = 3
@@ -64,8 +64,17 @@ class Label(_Described):
     """What it cost when it was bought."""
 
 
+class Medoid(_Described):
+    """A member near the centroid, to be read."""
+
+    chunk_id: ChunkId
+    dataset: str
+    text: str = Field(max_length=MAX_QUOTATION_CHARS)
+    """Its beginning, white space aside; empty where it may not be shown."""
+
+
 class Card(_Described):
-    """One cluster."""
+    """One cluster; its centroid is the row of `cluster_id` in the map's `centroids_key`."""
 
     cluster_id: int = Field(ge=0)
     parent: int | None
@@ -84,14 +93,14 @@ class Card(_Described):
     """Members, noise not counted."""
     n_noise: int = Field(ge=0)
     """Noise whose nearest cluster this is."""
-    medoid_ids: tuple[ChunkId, ...]
+    medoids: tuple[Medoid, ...]
     """Members nearest to the centroid, nearest first."""
     label_source: Literal["heuristic", "llm"]
     label_model: str | None
     label_key: Sha256 | None
     """Content address of the model's answer."""
     label_failure: str | None
-    """Why a model that was asked did not label the cluster."""
+    """Why the cluster keeps its heuristic label although a model was asked."""
     faithfulness: Faithfulness | None
     stability: Share | None
     """How steady the cluster was in the fit."""
@@ -134,20 +143,22 @@ class DatasetTerms(_Described):
 class ClusterMap(_Described):
     """All clusters of a pool."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     pool: str
     datasets: tuple[DatasetTerms, ...]
     """Ordered by name."""
     model: str
     """Fingerprint of the encoder whose vectors were clustered."""
     cluster_model_sha256: Sha256
+    centroids_key: str
+    """The object that holds the centroids, a row for each cluster."""
     centroids_sha256: Sha256
     status: Literal["complete", "capped"]
     """`capped`: labelling stopped at its budget, the rest kept their heuristic labels."""
     n_llm: int = Field(ge=0)
     n_heuristic: int = Field(ge=0)
     n_failed: int = Field(ge=0)
-    """Of the heuristic labels, those that a model was asked for in vain."""
+    """Of the heuristic labels, those that a model was asked for in vain, or answered worse."""
     usd: Usd
     """What the run that wrote the map spent, failed answers included; a label that was in the
     cache costs nothing again."""
@@ -175,8 +186,9 @@ class ClusterMap(_Described):
                 raise ValueError(f"group {group.group_id} holds clusters that are not here")
         names = {terms.dataset for terms in self.datasets}
         for card in self.cards:
-            if card.summary_dataset is not None and card.summary_dataset not in names:
-                raise ValueError(f"the dataset {card.summary_dataset!r} has no terms here")
+            for dataset in (card.summary_dataset, *(medoid.dataset for medoid in card.medoids)):
+                if dataset is not None and dataset not in names:
+                    raise ValueError(f"the dataset {dataset!r} has no terms here")
         counts = Counter(card.label_source for card in self.cards)
         n_failed = sum(card.label_failure is not None for card in self.cards)
         if (self.n_llm, self.n_heuristic, self.n_failed) != (
@@ -210,8 +222,8 @@ class ClusterMap(_Described):
     def without_private_text(self, private_now: Collection[str] = ()) -> Self:
         """The map as it may be shown to others.
 
-        Summaries that quote a dataset whose text may not be redistributed are emptied; titles,
-        keywords and counts stay.
+        Summaries and medoids that quote a dataset whose text may not be redistributed are
+        emptied; titles, keywords, ids and counts stay.
 
         Args:
             private_now: datasets that became private after the map was made.
@@ -220,11 +232,15 @@ class ClusterMap(_Described):
             terms.dataset for terms in self.datasets if not terms.may_redistribute_text
         }
         blank = {"summary": "", "summary_chunk_id": None, "summary_dataset": None}
-        cards = tuple(
-            card.model_copy(update=blank) if card.summary_dataset in private else card
-            for card in self.cards
-        )
-        return self.model_copy(update={"cards": cards})
+        cards = []
+        for card in self.cards:
+            medoids = tuple(
+                medoid.model_copy(update={"text": ""}) if medoid.dataset in private else medoid
+                for medoid in card.medoids
+            )
+            quotes = blank if card.summary_dataset in private else {}
+            cards.append(card.model_copy(update={**quotes, "medoids": medoids}))
+        return self.model_copy(update={"cards": tuple(cards)})
 
 
 def json_schema() -> str:
@@ -243,8 +259,7 @@ class ClusterFacts(NamedTuple):
     parent: int | None  # group
     size: int
     n_noise: int
-    medoid_ids: tuple[str, ...]  # hex, nearest first
-    medoid_datasets: tuple[str, ...]  # of the medoids, in their order
+    medoids: tuple[Medoid, ...]  # nearest first
     stability: float | None = None
 
 
@@ -254,6 +269,7 @@ def build_cluster_map(
     datasets: Iterable[DatasetTerms],
     model: str,
     cluster_model_sha256: str,
+    centroids_key: str,
     centroids_sha256: str,
     facts: Iterable[ClusterFacts],
     heuristics: Mapping[int, Heuristic],
@@ -270,7 +286,8 @@ def build_cluster_map(
         datasets: the terms of its datasets.
         model: fingerprint of the encoder.
         cluster_model_sha256: of the cluster model's object.
-        centroids_sha256: of the centroids' object.
+        centroids_key: of the centroids' object.
+        centroids_sha256: of that object.
         facts: of every cluster.
         heuristics: a label for every cluster.
         groups: the hierarchy above the clusters.
@@ -306,6 +323,7 @@ def build_cluster_map(
         datasets=tuple(sorted(datasets, key=lambda terms: terms.dataset)),
         model=model,
         cluster_model_sha256=cluster_model_sha256,
+        centroids_key=centroids_key,
         centroids_sha256=centroids_sha256,
         status=status,
         n_llm=n_llm,
@@ -325,7 +343,7 @@ def _card(
     failure: str | None,
 ) -> Card:
     quoted = heuristic.summary_chunk_id if label is None else None
-    datasets = dict(zip(fact.medoid_ids, fact.medoid_datasets, strict=True))
+    datasets = {medoid.chunk_id: medoid.dataset for medoid in fact.medoids}
     return Card(
         cluster_id=fact.cluster_id,
         parent=fact.parent,
@@ -336,7 +354,7 @@ def _card(
         keywords=heuristic.keywords if label is None else label.keywords,
         size=fact.size,
         n_noise=fact.n_noise,
-        medoid_ids=fact.medoid_ids,
+        medoids=fact.medoids,
         label_source="heuristic" if label is None else "llm",
         label_model=None if label is None else label.model,
         label_key=None if label is None else label.key,

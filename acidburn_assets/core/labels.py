@@ -25,6 +25,8 @@ MAX_KEYWORDS = 12
 MAX_TITLE_WORDS = 6
 MAX_TITLE_CHARS = 120
 MIN_SUMMARY_CHARS, MAX_SUMMARY_CHARS = 20, 240
+MAX_QUOTATION_CHARS = 240
+"""Of a medoid that is shown beside a label. Chosen: three lines."""
 
 MEMBER_CHARS = 1_200
 """Characters of a member that are read: with 200 members of 300 clusters, 72 MB of text at most.
@@ -78,6 +80,11 @@ def members_wanted(n_clusters: int) -> int:
     clusters, never less than 40. Chosen, not measured.
     """
     return max(40, min(200, 100_000 // max(1, n_clusters)))
+
+
+def quotation(text: str) -> str:
+    """The beginning of a text, in one line; an ellipsis where it goes on."""
+    return _shortened(" ".join(text[: 4 * MAX_QUOTATION_CHARS].split()), MAX_QUOTATION_CHARS)
 
 
 def describe(
@@ -639,7 +646,8 @@ def _sentences(medoids: Sequence[Passage]) -> Iterator[Passage]:
         return
     first = next((passage for passage in medoids if passage.text.strip()), None)
     if first is not None:
-        yield first._replace(text=_shortened(" ".join(first.text[:MEDOID_CHARS].split())))
+        begun = " ".join(first.text[:MEDOID_CHARS].split())
+        yield first._replace(text=_shortened(begun, MAX_SUMMARY_CHARS))
 
 
 def _split(text: str) -> Iterator[str]:
@@ -665,11 +673,11 @@ def _reads_well(sentence: str, *, is_cased: bool) -> bool:
     return n_prose >= 0.85 * len(sentence)
 
 
-def _shortened(text: str) -> str:
-    if len(text) <= MAX_SUMMARY_CHARS:
+def _shortened(text: str, n_chars: int) -> str:
+    if len(text) <= n_chars:
         return text
-    cut = text.rfind(" ", 0, MAX_SUMMARY_CHARS - 1)
-    return text[: cut if cut > 0 else MAX_SUMMARY_CHARS - 1] + "…"
+    cut = text.rfind(" ", 0, n_chars - 1)
+    return text[: cut if cut > 0 else n_chars - 1] + "…"
 
 
 def _central(

@@ -14,9 +14,10 @@ import pyarrow as pa
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core import schemas
+from acidburn_assets.core.cluster_map import Medoid
 from acidburn_assets.core.datasets import Pool
 from acidburn_assets.core.errors import ModelError, ObjectCorrupt, SchemaError
-from acidburn_assets.core.labels import ClusterSample, Passage
+from acidburn_assets.core.labels import ClusterSample, Passage, quotation
 from acidburn_assets.core.manifest import Manifest
 from acidburn_assets.core.samples import MemberSample, Place, rows_by_shard
 from acidburn_assets.io_managers.objects import Tables, load_record
@@ -234,9 +235,16 @@ class ClusterTexts:
             medoids=self._texts(self.medoids[cluster]),
         )
 
-    def datasets_of_medoids(self, cluster: int) -> tuple[str, ...]:
-        """The dataset of each medoid, in their order."""
-        return tuple(place.shard.split("/")[0] for place in self.medoids[cluster])
+    def quoted_medoids(self, cluster: int) -> tuple[Medoid, ...]:
+        """The medoids of one cluster as its card shows them, nearest first."""
+        return tuple(
+            Medoid(
+                chunk_id=place.chunk_id.hex(),
+                dataset=place.shard.split("/")[0],
+                text=quotation(self.passages[place.chunk_id].text),
+            )
+            for place in self.medoids[cluster]
+        )
 
     def _texts(self, places: Sequence[Place]) -> list[Passage]:
         return [self.passages[place.chunk_id] for place in places]

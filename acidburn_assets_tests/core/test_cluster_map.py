@@ -16,6 +16,7 @@ from acidburn_assets.core.cluster_map import (
     DatasetTerms,
     Group,
     Label,
+    Medoid,
     build_cluster_map,
     nearest_clusters,
     pick_exemplars,
@@ -53,6 +54,10 @@ def label(**changes: Any) -> Label:
     return Label(**{**fields, **changes})
 
 
+def medoid(number: int, dataset: str) -> Medoid:
+    return Medoid(chunk_id=chunk(number), dataset=dataset, text=f"Passage {number} of masks.")
+
+
 def build(n: int = 3, **changes: Any) -> ClusterMap:
     arguments: dict[str, Any] = {
         "pool": "knowledge",
@@ -62,6 +67,7 @@ def build(n: int = 3, **changes: Any) -> ClusterMap:
         ],
         "model": "minilm-1",
         "cluster_model_sha256": SHA,
+        "centroids_key": "knowledge/centroids.parquet",
         "centroids_sha256": SHA,
         "facts": [
             ClusterFacts(
@@ -69,8 +75,10 @@ def build(n: int = 3, **changes: Any) -> ClusterMap:
                 parent=0,
                 size=10 * (n - cluster_id),
                 n_noise=cluster_id,
-                medoid_ids=(chunk(cluster_id), chunk(100 + cluster_id)),
-                medoid_datasets=("docs" if cluster_id else "books", "docs"),
+                medoids=(
+                    medoid(cluster_id, "docs" if cluster_id else "books"),
+                    medoid(100 + cluster_id, "docs"),
+                ),
                 stability=0.5,
             )
             for cluster_id in reversed(range(n))
@@ -148,6 +156,9 @@ def test_quotations_of_private_texts_are_not_shown() -> None:
         "How masks hide values.",
     ]
     assert shown.cards[0].summary_chunk_id is None
+    assert [medoid.text for medoid in shown.cards[0].medoids] == ["", "Passage 100 of masks."]
+    assert [medoid.chunk_id for medoid in shown.cards[0].medoids] == [chunk(0), chunk(100)]
+    assert shown.cards[1].medoids == build().cards[1].medoids
     assert ClusterMap.from_bytes(shown.to_bytes(), key="k") == shown
 
 
@@ -162,7 +173,7 @@ def test_money_does_not_change_the_version() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("schema_version",), 2, "Input should be 1"),
+        (("schema_version",), 1, "Input should be 2"),
         (("n_llm",), 1, "not what the cards add up to"),
         (("more",), 1, "Extra inputs are not permitted"),
         (("cards", 1, "title"), "tITLE 0", "2 cards have the title 'title 0'"),
@@ -171,7 +182,9 @@ def test_money_does_not_change_the_version() -> None:
         (("cards", 1, "label_source"), "llm", "belong to a label of source llm"),
         (("cards", 1, "summary_dataset"), None, "belong together"),
         (("cards", 1, "summary_dataset"), "web", "'web' has no terms here"),
-        (("cards", 1, "medoid_ids"), ["xyz"], "should match pattern"),
+        (("cards", 1, "medoids", 0, "chunk_id"), "xyz", "should match pattern"),
+        (("cards", 1, "medoids", 0, "dataset"), "web", "'web' has no terms here"),
+        (("cards", 1, "medoids", 0, "text"), "x" * 241, "at most 240 characters"),
         (("cards", 1, "title"), "", "at least 1 character"),
         (("groups", 0, "clusters"), [0, 7], "holds clusters that are not here"),
         (("groups", 0, "clusters"), [1, 0], "stands after"),

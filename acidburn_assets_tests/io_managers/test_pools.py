@@ -91,7 +91,13 @@ def test_what_a_label_is_made_from_is_none_of_what_it_is_scored_on(world: World)
         assert [passage.chunk_id for passage in texts.of(cluster).medoids] == [
             chunk_id.hex() for chunk_id in medoids
         ]
-        assert set(texts.datasets_of_medoids(cluster)) <= {"notes", "articles"}
+        for quoted, whole in zip(
+            texts.quoted_medoids(cluster), texts.of(cluster).medoids, strict=True
+        ):
+            assert quoted.chunk_id == whole.chunk_id
+            assert quoted.dataset in {"notes", "articles"}
+            assert " ".join(whole.text.split()).startswith(quoted.text.removesuffix("…"))
+            assert 0 < len(quoted.text) <= 240
 
 
 def test_a_pool_of_two_models_is_refused(copied_world: World) -> None:
