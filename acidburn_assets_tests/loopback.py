@@ -1,6 +1,7 @@
 """What a service of OpenAI's protocol on this machine is made of: answers, a handler, a server."""
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -57,6 +58,10 @@ class _Server(ThreadingHTTPServer):
     # the way is rightly counted as billed
     request_queue_size = 128
     daemon_threads = False  # joined at the end: nothing outlives a test
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed is no news
+            super().handle_error(request, client_address)
 
 
 class Loopback:

@@ -3,7 +3,9 @@
 Keyless labels come first (`core.labels`); with a key, this replaces them one by one. It asks in
 parallel within the service's rate limits, pays no answer twice (every answer is cached before it
 is used), and never spends past its budget: the worst a call can cost is reserved before it is
-sent, and settled from the bill after.
+sent, and settled from the bill after. A journal keeps what was reserved and settled, so that an
+attempt that was killed counts against the budget of the next one: calls whose answer it did not
+live to see at their worst.
 
 Passages are other people's text, so they are quoted as data: escaped, between markers, under the
 instruction that nothing between the markers is an instruction.
@@ -18,9 +20,10 @@ import re
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -35,6 +38,7 @@ from acidburn_assets.adapters.openai_refusals import (
 from acidburn_assets.core.cluster_map import MAX_SUMMARY_CHARS, Label
 from acidburn_assets.core.errors import AcidburnError, ConfigError, ModelError, ServiceUnavailable
 from acidburn_assets.core.labels import MAX_TITLE_CHARS
+from acidburn_assets.core.records import Record
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -127,7 +131,7 @@ class LabelRun(NamedTuple):
 
     labels: dict[int, Label]
     failures: dict[int, str]  # clusters that were asked for in vain, and why
-    usd: float  # spent by this run; calls without a bill count at their worst case
+    usd: float  # spent, by earlier attempts too; calls without a bill count at their worst case
     n_cached: int  # labels that cost nothing this time
     n_failed: int
     n_calls: int
@@ -144,6 +148,24 @@ class LabelCache(Protocol):
     def put(self, key: str, content: bytes) -> None: ...
 
 
+class LabelJournal(Protocol):
+    """What was spent and begun since labels were last put to use. Called from several threads."""
+
+    def read(self) -> Iterable[bytes]: ...
+
+    def put(self, name: str, content: bytes) -> None: ...
+
+
+class _Page(Record):
+    """What one worker of one attempt spent, and the call that it began last."""
+
+    settled_usd: float = Field(ge=0)
+    reserved_usd: float = Field(ge=0)
+    """Of a call that may have been billed."""
+    key: str | None
+    """Where the answer to that call is cached once it is there; None: no call is open."""
+
+
 class Labeler:
     """Asks a model for labels within a budget."""
 
@@ -155,6 +177,7 @@ class Labeler:
         model: str,
         budget_usd: float,
         cache: LabelCache,
+        journal: LabelJournal,
         prices: Mapping[str, Price] = PRICES,
         allow_model_substitution: bool = False,
         n_parallel: int = 16,
@@ -169,8 +192,9 @@ class Labeler:
             api_key: of the service.
             base_url: of the service, `https://api.x.ai/v1`.
             model: its name for the model.
-            budget_usd: no call of one `label` is sent that could pass this.
+            budget_usd: no call is sent that could pass this, together with what the journal holds.
             cache: of answers.
+            journal: of calls; emptied by whoever put the labels to use.
             prices: by pattern of the model's name.
             allow_model_substitution: take answers that another model gave.
             n_parallel: calls at a time.
@@ -203,6 +227,7 @@ class Labeler:
         self._api_key = api_key
         self._base_url = base_url
         self._cache = cache
+        self._journal = journal
 
     def estimate(self, requests: Sequence[LabelRequest]) -> float:
         """USD that labelling should cost, nothing being cached. Spends nothing.
@@ -285,6 +310,26 @@ class Labeler:
         """Keeps a label under its own key."""
         self._cache.put(label.key, label.to_bytes())
 
+    def read_journal(self) -> tuple[int, float]:
+        """Pages of earlier attempts, and the USD that these may have spent.
+
+        A call that was begun costs what its answer says where that is in the cache, else its
+        worst: the attempt was killed before it knew.
+        """
+        n_pages, usd = 0, 0.0
+        for n_pages, content in enumerate(self._journal.read(), start=1):
+            page = _Page.from_bytes(content, key="the journal of labels")
+            answer = None if page.key is None else self._cache.get(page.key)
+            open_usd = page.reserved_usd
+            if answer is not None:
+                open_usd = Label.from_bytes(answer, key=page.key or "").usd
+            usd += page.settled_usd + open_usd
+        return n_pages, usd
+
+    def write_journal(self, name: str, page: _Page) -> None:
+        """Keeps a page in place of the one of that name."""
+        self._journal.put(name, page.to_bytes())
+
     def accepts(self, answered: str) -> bool:
         """True where the model that answered is the one that was asked, or may stand in for it.
 
@@ -345,6 +390,18 @@ class _Reply(NamedTuple):
     is_cut_off: bool
 
 
+class _Worker:
+    """Its place in the journal."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"{number:06d}"
+        self.settled_usd = 0.0
+
+
+_Messages = list[dict[str, str]]
+_Send = Callable[[_Messages], Awaitable[_Reply]]
+
+
 class _Run:
     """The state of one `Labeler.label`; lives in one event loop."""
 
@@ -369,6 +426,8 @@ class _Run:
         # the default has a few threads on a small machine, and a cache may be far away
         threads = ThreadPoolExecutor(self._labeler.n_parallel, thread_name_prefix="label-cache")
         asyncio.get_running_loop().set_default_executor(threads)
+        n_pages, carried_usd = await asyncio.to_thread(self._labeler.read_journal)
+        self._ledger.carry(carried_usd)
         await self._take_cached(requests)
         n_cached = len(self._labels)
         self._pending.extend(
@@ -376,9 +435,10 @@ class _Run:
         )
         if self._pending:
             async with self._labeler.client() as client:
-                await self._work(client, limit=1)
-                n_workers = min(self._labeler.n_parallel, len(self._pending))
-                await asyncio.gather(*(self._work(client) for _ in range(n_workers)))
+                n_workers = max(1, min(self._labeler.n_parallel, len(self._pending) - 1))
+                workers = [_Worker(n_pages + number) for number in range(n_workers)]
+                await self._work(client, workers[0], limit=1)
+                await asyncio.gather(*(self._work(client, worker) for worker in workers))
         if self._error is not None:
             raise self._error
         return LabelRun(
@@ -416,14 +476,16 @@ class _Run:
         canonical = json.dumps(question, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    async def _work(self, client: "AsyncOpenAI", *, limit: int | None = None) -> None:
+    async def _work(
+        self, client: "AsyncOpenAI", worker: _Worker, *, limit: int | None = None
+    ) -> None:
         """Takes requests until none is left, or until one shows that none should follow."""
         n_taken = 0
         while self._pending and not self._stop_reason and self._error is None and n_taken != limit:
             request = self._pending.popleft()
             n_taken += 1
             try:
-                self._labels[request.cluster_id] = await self._ask(client, request)
+                self._labels[request.cluster_id] = await self._ask(client, worker, request)
                 self._n_failures_in_a_row = 0
             except _OutOfMoney as end:
                 self._stop_reason = self._stop_reason or str(end)
@@ -433,6 +495,9 @@ class _Run:
             except AcidburnError as error:
                 # raised when the other calls have ended: they are paid, and go into the cache
                 self._error = self._error or error
+        if worker.settled_usd:
+            page = _Page(settled_usd=worker.settled_usd, reserved_usd=0.0, key=None)
+            await asyncio.to_thread(self._labeler.write_journal, worker.name, page)
 
     def _count(self, failure: _NoAnswer) -> None:
         if failure.is_refusal:
@@ -445,10 +510,13 @@ class _Run:
                 f"with: {failure}. What was answered is in the cache and costs nothing again"
             )
 
-    async def _ask(self, client: "AsyncOpenAI", request: LabelRequest) -> Label:
+    async def _ask(
+        self, client: "AsyncOpenAI", worker: _Worker, request: LabelRequest
+    ) -> Label:
         """Asks, and once more where the answer is not what was asked for."""
-        messages = _messages(request)
-        reply = await self._call(client, request.cluster_id, messages)
+        messages, key = _messages(request), self._key(request)
+        send = partial(self._send, client, worker, request.cluster_id, key)
+        reply = await self._call(send, messages)
         usd = reply.usd
         answer = _read(reply)
         if isinstance(answer, str) and self._labeler.accepts(reply.model):
@@ -456,7 +524,7 @@ class _Run:
             if reply.content:
                 messages.append({"role": "assistant", "content": reply.content})
             messages.append({"role": "user", "content": complaint})
-            reply = await self._call(client, request.cluster_id, messages)
+            reply = await self._call(send, messages)
             usd += reply.usd
             answer = _read(reply)
         label = None
@@ -466,7 +534,7 @@ class _Run:
                 summary=answer.summary,
                 keywords=tuple(answer.keywords),
                 model=reply.model,
-                key=self._key(request),
+                key=key,
                 usd=usd,
             )
             await asyncio.to_thread(self._labeler.write_cache, label)
@@ -480,13 +548,11 @@ class _Run:
             raise _NoAnswer(f"malformed answer, twice: {answer}")
         return label
 
-    async def _call(
-        self, client: "AsyncOpenAI", cluster_id: int, messages: list[dict[str, str]]
-    ) -> _Reply:
+    async def _call(self, send: _Send, messages: _Messages) -> _Reply:
         """Sends a request until it is answered, `_MAX_TRIES` times at most."""
         for n_tries in range(1, _MAX_TRIES + 1):
             try:
-                return await self._send(client, cluster_id, messages)
+                return await send(messages)
             except _Again as failure:
                 if n_tries == _MAX_TRIES:
                     raise _NoAnswer(f"{failure}, {n_tries} times", is_transient=True) from failure
@@ -498,9 +564,14 @@ class _Run:
         raise AssertionError("the loop returns or raises")
 
     async def _send(
-        self, client: "AsyncOpenAI", cluster_id: int, messages: list[dict[str, str]]
+        self,
+        client: "AsyncOpenAI",
+        worker: _Worker,
+        cluster_id: int,
+        key: str,
+        messages: _Messages,
     ) -> _Reply:
-        """Reserves, sends and settles one call.
+        """Reserves, notes, sends and settles one call.
 
         Raises:
             _OutOfMoney: nothing was sent, or the service has no credits left.
@@ -519,12 +590,16 @@ class _Run:
                 f"{self._ledger.spent_usd:.4f} of {self._labeler.budget_usd:.4f} USD are spent "
                 "and one more call could pass that; raise ACIDBURN_LABEL_BUDGET_USD"
             )
-        await self._pace.wait(_n_bytes(messages) // 4 + n_output)
-        started = time.monotonic()
         # what never arrives here may have been billed all the same
         unknown, free = _Bill(worst_usd, is_billed=False), _Bill(0.0, is_billed=False)
-        bill, outcome = unknown, "interrupted"
+        bill, outcome, started = free, "not sent", time.monotonic()
         try:
+            page = _Page(
+                settled_usd=worker.settled_usd, reserved_usd=reserved / _TICKS_PER_USD, key=key
+            )
+            await asyncio.to_thread(self._labeler.write_journal, worker.name, page)
+            await self._pace.wait(_n_bytes(messages) // 4 + n_output)
+            bill, outcome, started = unknown, "interrupted", time.monotonic()
             async with asyncio.timeout(self._labeler.timeout_seconds):
                 response = await client.chat.completions.with_raw_response.create(
                     model=self._labeler.model,
@@ -554,6 +629,7 @@ class _Run:
                 bill, outcome = free, "no connection"
             raise _Again(outcome) from error
         finally:
+            worker.settled_usd += bill.usd
             self._ledger.settle(reserved, bill.usd)
             self._calls.append(Call(cluster_id, outcome, *bill, seconds=time.monotonic() - started))
 
@@ -612,6 +688,10 @@ class _Ledger:
     @property
     def spent_usd(self) -> float:
         return self._spent / _TICKS_PER_USD
+
+    def carry(self, usd: float) -> None:
+        """Books what earlier attempts spent."""
+        self._spent += math.ceil(usd * _TICKS_PER_USD)
 
     async def reserve(self, worst_usd: float) -> int | None:
         """Sets ticks aside for a call; None where they will never fit.

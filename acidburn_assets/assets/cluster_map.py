@@ -1,7 +1,8 @@
 """`P/cluster_map`: what every cluster is called, and how well the name fits.
 
 Keyless labels first; where there is a key, a language model replaces them one by one within its
-budget, and what it did not reach keeps its keyless label.
+budget. What it did not reach keeps its keyless label, and so does what it named worse: titles of
+both are held against centroids and members.
 """
 
 from collections import defaultdict
@@ -18,12 +19,14 @@ from acidburn_assets.core import embeddings as embedding
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import Dataset, Pool
+from acidburn_assets.core.embeddings import Encoder
 from acidburn_assets.core.labels import Heuristic, describe, describe_groups, members_wanted
 from acidburn_assets.io_managers import history
 from acidburn_assets.io_managers.base import Made, Work, work
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.io_managers.pools import ClusterTexts, PoolTables
 from acidburn_assets.resources import EncoderResource, LabelerResource, StoreResource
+from acidburn_assets.runtime import backends
 from acidburn_assets.settings import Settings
 
 N_HELD_OUT = 10
@@ -82,6 +85,10 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                     f"${run.usd:.4f}, {run.n_cached} of them cached, {run.n_failed} failed, "
                     f"{run.status} {run.stop_reason}"
                 )
+            reader = encoder.create()
+            held_out = tables.vectors_of(texts.held_out)
+            labels = run.labels if run else {}
+            worse = _worse(labels, heuristics, reader, vectors, held_out) if labels else {}
             made = mapping.build_cluster_map(
                 pool=pool.name,
                 datasets=[specs.dataset_terms(dataset) for dataset in datasets],
@@ -92,24 +99,24 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 facts=_facts(cluster_model, table, texts),
                 heuristics=heuristics,
                 groups=_groups(cluster_model, vectors, texts),
-                labels=run.labels if run else None,
-                failures=run.failures if run else None,
+                labels={row: label for row, label in labels.items() if row not in worse},
+                failures={**run.failures, **worse} if run else None,
                 usd=run.usd if run else 0.0,
                 status=run.status if run else "complete",
             )
-            titles = encoder.create().encode([card.title for card in made.cards], "query")
-            scores = mapping.score_titles(
-                titles.vectors, vectors, tables.vectors_of(texts.held_out)
-            )
+            titles = reader.encode([card.title for card in made.cards], "query").vectors
+            scores = mapping.score_titles(titles, vectors, held_out)
             made = made.with_faithfulness(scores)
             kept = dg.MetadataValue.text(history.kept_keys(objects, map_key))
             return Made(made, {**_figures(made), "history": kept})
 
-        return work(
-            make,
-            read={model_key: cluster_model},
-            before_event=lambda: history.keep(objects, map_key),
-        )
+        def put_to_use() -> None:
+            history.keep(objects, map_key)
+            if has_key:
+                # until here an attempt that failed or was killed counts against the budget
+                backends.label_journal(objects, pool.name).clear()
+
+        return work(make, read={model_key: cluster_model}, before_event=put_to_use)
 
     return cluster_map
 
@@ -179,6 +186,20 @@ def _ask(
             )
         )
     return labeler.label(requests)
+
+
+def _worse(
+    labels: Mapping[int, mapping.Label],
+    heuristics: Mapping[int, Heuristic],
+    encoder: Encoder,
+    centroids: np.ndarray,
+    held_out: Mapping[int, np.ndarray],
+) -> dict[int, str]:
+    """Why the keyless title is kept, of the clusters that a model named worse."""
+    rows = sorted(labels)
+    model = encoder.encode([labels[row].title for row in rows], "query").vectors
+    keyless = encoder.encode([heuristics[row].title for row in sorted(heuristics)], "query").vectors
+    return mapping.worse_titles(dict(zip(rows, model, strict=True)), keyless, centroids, held_out)
 
 
 def _figures(made: ClusterMap) -> dict[str, object]:

@@ -160,8 +160,8 @@ class ClusterMap(_Described):
     n_failed: int = Field(ge=0)
     """Of the heuristic labels, those that a model was asked for in vain, or answered worse."""
     usd: Usd
-    """What the run that wrote the map spent, failed answers included; a label that was in the
-    cache costs nothing again."""
+    """What was spent since the map before, by answers and attempts that failed too; a label that
+    was in the cache costs nothing again."""
     cards: tuple[Card, ...]
     """Ordered by cluster_id."""
     groups: tuple[Group, ...]
@@ -427,7 +427,11 @@ def nearest_clusters(centroids: np.ndarray, *, n: int = N_NEIGHBOURS) -> dict[in
 
 
 def score_titles(
-    title_vectors: np.ndarray, centroids: np.ndarray, heldout: Mapping[int, np.ndarray]
+    title_vectors: np.ndarray,
+    centroids: np.ndarray,
+    heldout: Mapping[int, np.ndarray],
+    *,
+    rival_vectors: np.ndarray | None = None,
 ) -> list[Faithfulness]:
     """Scores titles with vectors alone.
 
@@ -435,10 +439,13 @@ def score_titles(
         title_vectors: (k, dim) float32, unit length: each title encoded as a query.
         centroids: (k, dim) float32, unit length, in the same order.
         heldout: by row, (m, dim) float32 vectors of members that no label was made from.
+        rival_vectors: (k, dim) float32, unit length: titles that the neighbours are held to have
+            instead, so that no title is judged by another that is judged.
 
     Returns:
         k scores, in the same order.
     """
+    rival_vectors = title_vectors if rival_vectors is None else rival_vectors
     neighbours = nearest_clusters(centroids)
     scores = []
     for start in range(0, len(centroids), _BLOCK_ROWS):
@@ -450,7 +457,7 @@ def score_titles(
             member_share = None
             if rivals and members is not None and len(members):
                 own = members @ title_vectors[row]  # (m,)
-                others = members @ title_vectors[rivals].T  # (m, n)
+                others = members @ rival_vectors[rivals].T  # (m, n)
                 member_share = float((own[:, None] > others).all(axis=1).mean())
             scores.append(
                 Faithfulness(
@@ -459,6 +466,47 @@ def score_titles(
                 )
             )
     return scores
+
+
+def worse_titles(
+    model_vectors: Mapping[int, np.ndarray],
+    keyless_vectors: np.ndarray,
+    centroids: np.ndarray,
+    heldout: Mapping[int, np.ndarray],
+) -> dict[int, str]:
+    """Which titles of a model serve worse than the keyless ones, and why.
+
+    A title that leads to more other clusters before its own misleads whoever reads it, the router
+    first; that is also how a model shows that it obeyed a passage instead of naming it. It may lead
+    there where more held-out members are nearest to it: what says in a person's words what the
+    members share can stand beside a neighbour's centroid. Each title is judged against the keyless
+    ones of its neighbours, so what is said of one cluster decides nothing about another.
+
+    Args:
+        model_vectors: by row, (dim,) float32, unit length: titles of a model, encoded as queries.
+        keyless_vectors: (k, dim) float32, unit length: the keyless titles of all clusters.
+        centroids: (k, dim) float32, unit length, in the same order.
+        heldout: by row, (m, dim) float32 vectors of members that no label was made from.
+
+    Returns:
+        The reason by row, of those that are worse.
+    """
+    proposed = keyless_vectors.copy()
+    for row, vector in model_vectors.items():
+        proposed[row] = vector
+    keyless = score_titles(keyless_vectors, centroids, heldout)
+    model = score_titles(proposed, centroids, heldout, rival_vectors=keyless_vectors)
+    return {
+        row: f"the title of the model finds this cluster as number {model[row].title_rank}, the "
+        f"keyless one as number {keyless[row].title_rank}"
+        for row in sorted(model_vectors)
+        if _is_worse(model[row], keyless[row])
+    }
+
+
+def _is_worse(one: Faithfulness, other: Faithfulness) -> bool:
+    is_nearer = (one.member_share or 0.0) > (other.member_share or 0.0)
+    return one.title_rank > other.title_rank and not is_nearer
 
 
 def pick_exemplars(

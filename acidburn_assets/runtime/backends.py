@@ -5,6 +5,7 @@ means the same everywhere. Nothing is opened before it is asked for, and what is
 model, an embedded server, the scan of a dataset) is opened once per process.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -243,6 +244,33 @@ class ObjectCache:
         self._store.put_bytes(f"{self._prefix}/{key}.json", content)
 
 
+class ObjectJournal:
+    """What attempts to label spent, as objects under one prefix, until it is cleared."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def read(self) -> Iterator[bytes]:
+        """Every page, ordered by name."""
+        for listed in self._store.list(f"{self._prefix}/"):
+            yield self._store.get_bytes(listed.key)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keeps a page in place of the one of that name."""
+        self._store.put_bytes(f"{self._prefix}/{name}.json", content)
+
+    def clear(self) -> None:
+        """Forgets all pages."""
+        for listed in list(self._store.list(f"{self._prefix}/")):
+            self._store.delete(listed.key)
+
+
+def label_journal(store: ObjectStore, pool: str) -> ObjectJournal:
+    """What was spent on labels of a pool since its map was last stored."""
+    return ObjectJournal(store, f"{pool}/labels/begun")
+
+
 def make_labeler(settings: Settings, store: ObjectStore, pool: str) -> Labeler | None:
     """The language model that labels clusters, or None without a key.
 
@@ -259,4 +287,5 @@ def make_labeler(settings: Settings, store: ObjectStore, pool: str) -> Labeler |
         model=settings.acidburn_label_model,
         budget_usd=settings.acidburn_label_budget_usd,
         cache=ObjectCache(store, f"{pool}/labels"),
+        journal=label_journal(store, pool),
     )

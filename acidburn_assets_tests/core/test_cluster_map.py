@@ -21,6 +21,7 @@ from acidburn_assets.core.cluster_map import (
     nearest_clusters,
     pick_exemplars,
     score_titles,
+    worse_titles,
 )
 from acidburn_assets.core.errors import SchemaError
 from acidburn_assets.core.labels import Heuristic
@@ -244,6 +245,41 @@ def test_a_title_is_ranked_by_its_own_centroid_and_its_members() -> None:
 def test_a_lonely_cluster_has_no_rivals() -> None:
     score = score_titles(CENTROIDS[:1], CENTROIDS[:1], {0: CENTROIDS[:1]})[0]
     assert (score.title_rank, score.member_share) == (1, None)
+
+
+def test_a_title_that_leads_elsewhere_is_worse_than_one_that_does_not() -> None:
+    model = {0: CENTROIDS[0], 2: CENTROIDS[3], 3: CENTROIDS[1]}
+    worse = worse_titles(model, CENTROIDS, CENTROIDS, {})
+    assert worse == {
+        2: "the title of the model finds this cluster as number 2, the keyless one as number 1",
+        3: "the title of the model finds this cluster as number 4, the keyless one as number 1",
+    }
+
+
+def test_a_title_that_is_as_lost_as_the_keyless_one_is_no_worse() -> None:
+    turned = CENTROIDS[[1, 0, 2, 3]]
+    assert worse_titles({0: turned[0], 1: CENTROIDS[1]}, turned, CENTROIDS, {}) == {}
+
+
+def test_a_title_that_more_members_are_nearest_to_may_rank_lower() -> None:
+    keyless = unit((1, 0, 0), (0.2, 1, 0), (0, 1, 0), (0, 0, 1))
+    model = {0: unit((1, 0.3, 0))[0]}  # nearer to the centroid of 1
+    members = unit((0.5, 0.4, 0), (0.9, 0.1, 0))
+    assert 0 in worse_titles(model, keyless, CENTROIDS, {})
+    assert 0 in worse_titles(model, keyless, CENTROIDS, {0: members[1:]})
+    first = unit((1, 0, -0.8), (0.2, 1, 0), (0, 1, 0), (0, 0, 1))
+    assert worse_titles(model, first, CENTROIDS, {0: members}) == {}
+
+
+def test_what_a_model_said_of_one_cluster_decides_nothing_about_another() -> None:
+    keyless = unit((1, 0.1, 0), (1, 0.6, 0), (0, 1, 0), (0, 0, 1))
+    heldout = {row: CENTROIDS[[row]] for row in range(4)}
+    alone = worse_titles({1: CENTROIDS[0]}, keyless, CENTROIDS, heldout)
+    beside = worse_titles(
+        {1: CENTROIDS[0], 0: CENTROIDS[2], 2: CENTROIDS[0]}, keyless, CENTROIDS, heldout
+    )
+    assert list(beside) == [0, 1, 2]
+    assert beside[1] == alone[1]
 
 
 def test_scores_go_into_the_cards() -> None:

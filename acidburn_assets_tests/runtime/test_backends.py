@@ -177,3 +177,15 @@ def test_answers_are_kept_as_objects_of_their_pool(tmp_path: Path) -> None:
     cache.put("abc", b"{}")
     assert cache.get("abc") == b"{}"
     assert store.get_bytes("library/labels/abc.json") == b"{}"
+
+
+def test_what_labels_cost_is_noted_until_they_are_put_to_use(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri(), app_key=SecretStr(""))
+    journal = backends.label_journal(store, "library")
+    backends.ObjectCache(store, "library/labels").put("abc", b"{}")
+    journal.put("000001", b"two")
+    journal.put("000000", b"one")
+    assert list(journal.read()) == [b"one", b"two"]
+    journal.clear()
+    assert list(journal.read()) == []
+    assert [listed.key for listed in store.list("library/")] == ["library/labels/abc.json"]
