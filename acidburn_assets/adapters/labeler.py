@@ -155,6 +155,8 @@ class LabelJournal(Protocol):
 
     def put(self, name: str, content: bytes) -> None: ...
 
+    def remove(self, name: str) -> None: ...
+
 
 class _Page(Record):
     """What one worker of one attempt spent, and the call that it began last."""
@@ -330,6 +332,13 @@ class Labeler:
         """Keeps a page in place of the one of that name."""
         self._journal.put(name, page.to_bytes())
 
+    def close_page(self, name: str, settled_usd: float) -> None:
+        """Keeps what a worker spent, none of whose calls is open any more."""
+        if settled_usd:
+            self.write_journal(name, _Page(settled_usd=settled_usd, reserved_usd=0.0, key=None))
+        else:
+            self._journal.remove(name)
+
     def accepts(self, answered: str) -> bool:
         """True where the model that answered is the one that was asked, or may stand in for it.
 
@@ -396,6 +405,7 @@ class _Worker:
     def __init__(self, number: int) -> None:
         self.name = f"{number:06d}"
         self.settled_usd = 0.0
+        self.has_page = False
 
 
 _Messages = list[dict[str, str]]
@@ -495,9 +505,8 @@ class _Run:
             except AcidburnError as error:
                 # raised when the other calls have ended: they are paid, and go into the cache
                 self._error = self._error or error
-        if worker.settled_usd:
-            page = _Page(settled_usd=worker.settled_usd, reserved_usd=0.0, key=None)
-            await asyncio.to_thread(self._labeler.write_journal, worker.name, page)
+        if worker.has_page:
+            await asyncio.to_thread(self._labeler.close_page, worker.name, worker.settled_usd)
 
     def _count(self, failure: _NoAnswer) -> None:
         if failure.is_refusal:
@@ -598,6 +607,7 @@ class _Run:
                 settled_usd=worker.settled_usd, reserved_usd=reserved / _TICKS_PER_USD, key=key
             )
             await asyncio.to_thread(self._labeler.write_journal, worker.name, page)
+            worker.has_page = True
             await self._pace.wait(_n_bytes(messages) // 4 + n_output)
             bill, outcome, started = unknown, "interrupted", time.monotonic()
             async with asyncio.timeout(self._labeler.timeout_seconds):

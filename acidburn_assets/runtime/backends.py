@@ -260,6 +260,10 @@ class ObjectJournal:
         """Keeps a page in place of the one of that name."""
         self._store.put_bytes(f"{self._prefix}/{name}.json", content)
 
+    def remove(self, name: str) -> None:
+        """Forgets one page."""
+        self._store.delete(f"{self._prefix}/{name}.json")
+
     def clear(self) -> None:
         """Forgets all pages."""
         for listed in list(self._store.list(f"{self._prefix}/")):

@@ -56,6 +56,9 @@ class Journal:
     def put(self, name: str, content: bytes) -> None:
         self.pages[name] = content
 
+    def remove(self, name: str) -> None:
+        del self.pages[name]
+
 
 @pytest.fixture
 def service() -> Iterator[Service]:
@@ -314,6 +317,14 @@ def test_what_failed_attempts_spent_counts_against_the_cap(service: Service) -> 
     assert run.usd == pytest.approx(service.billed_usd)
     assert 0.012 - WORST_USD < run.usd <= 0.012
     assert run.n_cached == 6
+
+
+def test_a_call_that_cost_nothing_leaves_no_page(service: Service) -> None:
+    service.behave = always(error(404, "The model grok-4.3 does not exist"))
+    journal = Journal()
+    with pytest.raises(ConfigError):
+        make_labeler(service, journal=journal).label(make_requests(3))
+    assert journal.pages == {}
 
 
 def test_a_journal_that_cannot_be_written_stops_the_spending(service: Service) -> None:

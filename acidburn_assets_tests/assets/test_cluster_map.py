@@ -1,6 +1,7 @@
 """`P/cluster_map`: a service that labels is an upgrade, never a condition."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,21 @@ def label(world: World, service: Service, monkeypatch: pytest.MonkeyPatch) -> Fi
     monkeypatch.setenv("XAI_API_KEY", "xai-key")
     monkeypatch.setenv("ACIDBURN_LABEL_BASE_URL", service.url)
     return acidburn("materialize", "reference", "--only", "cluster_map")
+
+
+def keywords_of(body: dict[str, Any]) -> str:
+    """The keywords that a request shows."""
+    found = re.search("<keywords>(.*?)</keywords>", body["messages"][1]["content"])
+    assert found is not None
+    return found[1]
+
+
+def echo(_number: int, body: dict[str, Any]) -> Answer:
+    """Names a cluster by the keywords it is told."""
+    words = keywords_of(body).split(", ")
+    return completion(
+        json.dumps({"title": ", ".join(words[:2]), "summary": "Of it.", "keywords": words[:1]})
+    )
 
 
 def read_map(world: World) -> dict[str, Any]:
@@ -61,16 +77,67 @@ def test_a_refused_key_is_named_and_the_old_map_stays(
 def test_answers_are_paid_for_once(
     copied_world: World, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.behave = lambda number, _: completion(
-        json.dumps({"title": f"Subject {number}", "summary": "Of it.", "keywords": ["it"]})
-    )
+    service.behave = echo
     assert label(copied_world, service, monkeypatch).code == 0
     made = read_map(copied_world)
     n_asked = len(service.requests)
-    assert made["n_llm"] == n_asked == len(made["cards"])
+    assert n_asked == len(made["cards"])
+    assert made["n_llm"] + made["n_failed"] == n_asked
+    assert made["n_llm"] > 0
+    assert made["usd"] == pytest.approx(service.billed_usd)
     copied_world.object_path("reference/cluster_map.json").unlink()
     assert label(copied_world, service, monkeypatch).code == 0
     again = read_map(copied_world)
     assert len(service.requests) == n_asked
     assert again["usd"] == 0.0
     assert [card["title"] for card in again["cards"]] == [card["title"] for card in made["cards"]]
+
+
+def test_a_model_that_obeys_a_passage_names_no_cluster_and_changes_no_other(
+    copied_world: World, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyless = read_map(copied_world)
+    service.behave = echo
+    assert label(copied_world, service, monkeypatch).code == 0
+    honest = read_map(copied_world)
+    taken = next(card for card in honest["cards"] if card["label_source"] == "llm")
+    number = taken["cluster_id"]
+    target = ", ".join(keyless["cards"][number]["keywords"])
+    other = next(card for card in honest["cards"] if card["cluster_id"] != number)
+
+    def obey(asked: int, body: dict[str, Any]) -> Answer:
+        if keywords_of(body) != target:
+            return echo(asked, body)
+        # the name of another cluster, as a passage may order
+        return completion(
+            json.dumps({"title": other["title"], "summary": "Buy now.", "keywords": ["buy"]})
+        )
+
+    service.behave = obey
+    for path in copied_world.object_path("reference/labels").glob("*.json"):
+        path.unlink()
+    copied_world.object_path("reference/cluster_map.json").unlink()
+    assert label(copied_world, service, monkeypatch).code == 0
+    obeyed = read_map(copied_world)
+    demoted = obeyed["cards"].pop(number)
+    honest["cards"].pop(number)
+    assert obeyed["cards"] == honest["cards"]
+    assert demoted["label_source"] == "heuristic"
+    assert demoted["title"] == keyless["cards"][number]["title"]
+    assert "finds this cluster as number" in demoted["label_failure"]
+    assert obeyed["n_failed"] == honest["n_failed"] + 1
+
+
+def test_what_was_spent_is_forgotten_once_the_map_is_stored(
+    copied_world: World, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.behave = echo
+    journal = copied_world.object_path("reference/labels/begun")
+    journal.mkdir(parents=True)
+    copied_world.store.put_bytes(
+        "reference/labels/begun/000000.json",
+        b'{"key":null,"reserved_usd":0.0,"settled_usd":0.125}',
+    )
+    assert label(copied_world, service, monkeypatch).code == 0
+    assert read_map(copied_world)["usd"] == pytest.approx(0.125 + service.billed_usd)
+    assert list(journal.glob("*.json")) == []

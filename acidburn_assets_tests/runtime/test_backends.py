@@ -186,6 +186,9 @@ def test_what_labels_cost_is_noted_until_they_are_put_to_use(tmp_path: Path) -> 
     journal.put("000001", b"two")
     journal.put("000000", b"one")
     assert list(journal.read()) == [b"one", b"two"]
+    journal.put("000002", b"three")
+    journal.remove("000002")
+    assert len(list(journal.read())) == 2
     journal.clear()
     assert list(journal.read()) == []
     assert [listed.key for listed in store.list("library/")] == ["library/labels/abc.json"]
