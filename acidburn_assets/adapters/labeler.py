@@ -519,9 +519,7 @@ class _Run:
                 f"with: {failure}. What was answered is in the cache and costs nothing again"
             )
 
-    async def _ask(
-        self, client: "AsyncOpenAI", worker: _Worker, request: LabelRequest
-    ) -> Label:
+    async def _ask(self, client: "AsyncOpenAI", worker: _Worker, request: LabelRequest) -> Label:
         """Asks, and once more where the answer is not what was asked for."""
         messages, key = _messages(request), self._key(request)
         send = partial(self._send, client, worker, request.cluster_id, key)

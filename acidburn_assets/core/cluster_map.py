@@ -14,7 +14,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from acidburn_assets.core.labels import MAX_KEYWORDS, MAX_QUOTATION_CHARS, MAX_TITLE_CHARS, Heuristic
+from acidburn_assets.core.labels import (
+    MAX_KEYWORDS,
+    MAX_QUOTATION_CHARS,
+    MAX_TITLE_CHARS,
+    Heuristic,
+)
 from acidburn_assets.core.records import Record
 
 N_NEIGHBOURS = 3

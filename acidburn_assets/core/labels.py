@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_KEYWORDS = 12
-MAX_TITLE_WORDS = 6
+MAX_TITLE_WORDS = 7
 MAX_TITLE_CHARS = 120
 MIN_SUMMARY_CHARS, MAX_SUMMARY_CHARS = 20, 240
 MAX_QUOTATION_CHARS = 240
@@ -41,6 +41,17 @@ _NEIGHBOUR_WEIGHT = 3.0
 _SHARE_POWER = 0.4
 _PHRASE_SHARE = 0.6
 _MIN_NAMING = 0.05  # below, a term is a verb nearly always
+_UNIT_PENALTY = 0.9  # for what follows numbers
+_DATED_PENALTY = 0.9  # for what numbers follow
+_ALONE_SHARE, _ALONE_PENALTY = 0.3, 0.7  # for what stands alone more often
+_LAST_SHARE = 0.25  # a word that less often ends its phrase stands for a phrase
+_MODIFIED_SHARE = 0.1  # of its uses, in the phrase that says it better
+_MAX_ACRONYM_CHARS = 5  # longer words in capitals are headings
+_ENOUGH_WORDS, _MAX_PARTS = 5, 4  # of a title
+_LEAST_SCORE = 0.2  # of its third part and on, against the first
+_PHRASE_BONUS = 1.15  # of a phrase in a title
+_MAX_MORE_WORDS = 4  # on either side of a phrase
+_CONSTANT_SHARE = 0.75
 _COMMON_SHARE = 0.5  # a term that more clusters have names none of them
 _RELEVANCE = 0.7  # against diversity
 
@@ -115,7 +126,7 @@ def describe(
         cluster_id: _rank(terms[cluster_id], scores[cluster_id], stream, words)
         for cluster_id, stream in members.items()
     }
-    titles = _titles(ranked, words)
+    titles = _titles(ranked)
     labels = {}
     for cluster_id, (sentences, stream) in quotes.items():
         central = _central(sentences, stream, terms[cluster_id], scores[cluster_id], words)
@@ -173,6 +184,12 @@ def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_SESSION_LINE = re.compile(r"^[ \t]*(?:>>>|\.\.\.|\$|In \[\d+\]:)(?:[ \t].*)?$", re.MULTILINE)
+"""A line of an interpreter or a shell: what it names are the variables of an example."""
+_EXPLAINED = re.compile(r"(?P<words>(?:\b[a-z]+[\s-]+){1,6})\((?P<acronym>[a-z]{2,6})\)")
+
+_NUMERALS = _word_set("hundred thousand million billion trillion mln bln")
+
 _CONNECTORS = _word_set("of and de du la des und et y")
 """Stop words that may stand inside a term: Bank of Japan, research and development."""
 
@@ -206,7 +223,10 @@ class _Words(NamedTuple):
     is_inner: np.ndarray  # (n_words,) bool: may stand inside one
     is_subject: np.ndarray  # (n_words,) bool
     is_determiner: np.ndarray  # (n_words,) bool
-    packages: frozenset[str]  # words that identifiers begin with: numpy
+    is_number: np.ndarray  # (n_words,) bool: 1,200 and million
+    is_word: np.ndarray  # (n_words,) bool: no break, no punctuation, no address
+    acronyms: Mapping[str, str]  # how those that are written small are meant: gnns, GNNs
+    known: frozenset[str]  # all of `written`
 
 
 class _Lexicon:
@@ -214,7 +234,7 @@ class _Lexicon:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {"": _BREAK}
-        self._packages: set[str] = set()
+        self._acronyms: dict[str, str] = {}
 
     def read(self, passages: Sequence[Passage]) -> _Stream:
         """Reads members, whose order says nothing."""
@@ -226,11 +246,12 @@ class _Lexicon:
         words: list[int] = []
         lengths: list[int] = []
         for passage in passages:
-            tokens = _TOKEN.findall(_beginning(passage.text))
+            text = _beginning(passage.text)
+            self._acronyms.update(_explained(text))
+            tokens = _TOKEN.findall(text)
             for token in [token for token in tokens if _is_identifier(token)]:
                 # the packages an identifier lies in are terms of their own
                 parts = token.split(".")
-                self._packages.add(parts[0])
                 for n_parts in range(1, len(parts)):
                     tokens += ["", ".".join(parts[:n_parts])]
             tokens.append("")
@@ -247,7 +268,9 @@ class _Lexicon:
         written = list(self._numbers)
         folds: dict[str, int] = {"": _BREAK}
         folded = np.zeros(len(written), np.int64)
-        is_name, is_edge, is_inner, is_subject, is_determiner = np.zeros((5, len(written)), bool)
+        is_name, is_edge, is_inner, is_subject, is_determiner, is_number, is_word = np.zeros(
+            (7, len(written)), bool
+        )
         for number, word in enumerate(written):
             if not _is_word(word):
                 continue
@@ -260,6 +283,8 @@ class _Lexicon:
             is_inner[number] = is_edge[number] or lower in _CONNECTORS
             is_subject[number] = lower in _SUBJECTS
             is_determiner[number] = lower in _DETERMINERS
+            is_number[number] = word[0].isdigit() or lower in _NUMERALS
+            is_word[number] = True
         return _Words(
             written,
             folded,
@@ -268,16 +293,29 @@ class _Lexicon:
             is_inner,
             is_subject,
             is_determiner,
-            frozenset(self._packages),
+            is_number,
+            is_word,
+            self._acronyms,
+            frozenset(written),
         )
 
 
 def _beginning(text: str) -> str:
-    """What is read of a text; a short line is followed by an empty one."""
+    """What is read of a text: no line of a session, and after a short line an empty one."""
     if len(text) > MEMBER_CHARS:
         cut = text.rfind(" ", MEMBER_CHARS // 2, MEMBER_CHARS)
         text = text[: cut if cut > 0 else MEMBER_CHARS]
-    return _SHORT_LINE.sub(r"\1\n\n", text)
+    return _SHORT_LINE.sub(r"\1\n\n", _SESSION_LINE.sub("", text))
+
+
+def _explained(text: str) -> Iterator[tuple[str, str]]:
+    """Acronyms that a text in small letters explains: graph neural networks (gnns) are GNNs."""
+    for found in _EXPLAINED.finditer(text):
+        written = found["acronym"]
+        letters = written.removesuffix("s") if len(written) > 2 else written
+        initials = re.split(r"[\s-]+", found["words"].rstrip(" \n-"))[-len(letters) :]
+        if "".join(word[:1] for word in initials) == letters:
+            yield written, letters.upper() + written[len(letters) :]
 
 
 def _is_word(token: str) -> bool:
@@ -309,6 +347,8 @@ def _is_junk(word: str) -> bool:
     """True of numbers, single letters and what bad scans leave."""
     if _IS_UNSPACED.fullmatch(word):
         return False
+    if word[1:2] == ".":
+        return True  # x.shape: an attribute of a variable
     n_letters = sum(map(str.isalpha, word))
     if n_letters < 2 or n_letters * 2 < len(word) or len(word) > 40:
         return True
@@ -430,6 +470,18 @@ class _Keyword(NamedTuple):
     stems: frozenset[int]
     score: float
     share: float
+    code: int
+    is_modifier: bool
+
+
+class _Uses(NamedTuple):
+    """Where a term stands, and as what."""
+
+    n_words: int
+    starts: np.ndarray  # (u,) int64: where its uses begin in the stream
+    form: str  # as it is written most often
+    is_modifier: bool  # a word that seldom ends its phrase: causal
+    naming: float  # in (0, 1]: how well it names things
 
 
 def _rank(terms: _Terms, scores: np.ndarray, stream: _Stream, words: _Words) -> list[_Keyword]:
@@ -440,13 +492,13 @@ def _rank(terms: _Terms, scores: np.ndarray, stream: _Stream, words: _Words) -> 
     candidates = []
     for place in best.tolist():
         code = int(terms.codes[place])
-        form, naming = uses[code]
+        form, naming = uses[code].form, uses[code].naming
         if any(_is_participle(part) for part in form.split()[1:]):
             continue  # `instance named` is no phrase; `masked array` is one
         stems = _stems(code)
         if len(form) > _MAX_TERM_CHARS or len(set(stems)) < len(stems) or naming < _MIN_NAMING:
             continue
-        if form.casefold() in WEAK_WORDS or _is_participle(form) or form.endswith("ly"):
+        if _is_weak(form) or _is_participle(form) or form.endswith("ly"):
             naming *= 0.3
         candidates.append(
             _Keyword(
@@ -454,49 +506,155 @@ def _rank(terms: _Terms, scores: np.ndarray, stream: _Stream, words: _Words) -> 
                 frozenset(stems),
                 float(scores[place]) * naming,
                 float(terms.shares[place]),
+                code,
+                uses[code].is_modifier,
             )
         )
-    return _diverse(_whole_phrases(candidates))
+    chosen = _diverse(_whole_phrases(candidates))
+    return _apart([_completed(keyword, uses[keyword.code], stream, words) for keyword in chosen])
+
+
+def _is_weak(form: str) -> bool:
+    return all(word in WEAK_WORDS for word in form.casefold().split())
+
+
+def _completed(keyword: _Keyword, uses: _Uses, stream: _Stream, words: _Words) -> _Keyword:
+    """A phrase with the words that nearly always stand around it.
+
+    Federal Savings and Loan Insurance Corp: no more than three words of it are counted.
+    """
+    if uses.n_words < 2:
+        return keyword
+    starts, begin, end = uses.starts, 0, uses.n_words  # as offsets from a start
+    for _ in range(_MAX_MORE_WORDS):
+        is_same = _is_constant(_before(starts + begin, stream), words)
+        if is_same.any():
+            starts, begin = starts[is_same], begin - 1
+    for _ in range(_MAX_MORE_WORDS):
+        is_same = _is_constant(stream.words[starts + end], words)
+        if is_same.any():
+            starts, end = starts[is_same], end + 1
+    while begin < 0 and not words.is_edge[stream.words[starts[0] + begin]]:
+        begin += 1
+    while end > uses.n_words and not words.is_edge[stream.words[starts[0] + end - 1]]:
+        end -= 1
+    n_words = end - begin
+    if n_words == uses.n_words or n_words > MAX_TITLE_WORDS:
+        return keyword
+    form = _form(starts + begin, n_words, stream, words)
+    if len(form) > _MAX_TERM_CHARS:
+        return keyword
+    stems = words.folded[stream.words[starts[0] + begin : starts[0] + end]].tolist()
+    return keyword._replace(text=form, stems=keyword.stems | frozenset(stems))
+
+
+def _is_constant(around: np.ndarray, words: _Words) -> np.ndarray:
+    """Where the word stands that nearly all of these are, if it may stand inside a phrase."""
+    numbers, counts = np.unique(around, return_counts=True)
+    most = int(counts.argmax())
+    is_known = words.is_inner[numbers[most]] and len(around) > 1
+    return (around == numbers[most]) & (
+        is_known and bool(counts[most] >= _CONSTANT_SHARE * len(around))
+    )
+
+
+def _apart(keywords: Sequence[_Keyword]) -> list[_Keyword]:
+    """Without those that are part of a better one."""
+    kept: list[_Keyword] = []
+    for keyword in keywords:
+        text = keyword.text.casefold()
+        others = [other.text.casefold() for other in kept]
+        if not any(text in other or other in text for other in others):
+            kept.append(keyword)
+    return kept
 
 
 def _is_participle(word: str) -> bool:
     return len(word) > 4 and word.endswith("ed") and not word.endswith("eed")
 
 
-def _uses(codes: np.ndarray, stream: _Stream, words: _Words) -> dict[int, tuple[str, float]]:
-    """How each term is written most often, and how well it names things, in (0, 1].
-
-    A name is seldom a verb, and often the last word of its phrase.
-    """
-    forms: dict[int, Counter[str]] = {code: Counter() for code in codes.tolist()}
-    n_verbs = dict.fromkeys(forms, 0)
-    n_last = dict.fromkeys(forms, 0)
+def _uses(codes: np.ndarray, stream: _Stream, words: _Words) -> dict[int, _Uses]:
+    """Where and how each term is used."""
+    uses = {}
     for n in (1, 2, 3):
         found, starts = _ngrams(stream, words, n)
         is_wanted = np.isin(found, codes)
-        starts = starts[is_wanted]
-        before = stream.words[np.maximum(starts - 1, 0)]
-        after = stream.words[starts + n]  # a stream ends in a break
-        is_verb = words.is_subject[before] | words.is_determiner[after]
-        is_last = ~words.is_name[after]
-        for code, start, verb, last in zip(
-            found[is_wanted].tolist(),
-            starts.tolist(),
-            is_verb.tolist(),
-            is_last.tolist(),
-            strict=True,
-        ):
-            numbers = stream.words[start : start + n].tolist()
-            forms[code][_join([words.written[number] for number in numbers])] += 1
-            n_verbs[code] += verb
-            n_last[code] += last
-    uses = {}
-    for code, written in forms.items():
-        n_uses = written.total()
-        verb_share, last_share = n_verbs[code] / (n_uses + 1), n_last[code] / n_uses
-        form = min(written, key=lambda text: (-written[text], text))
-        uses[code] = form, (1 - verb_share) ** 2 * (0.4 + 0.6 * last_share)
+        found, starts = found[is_wanted], starts[is_wanted]
+        starts = starts[np.argsort(found, kind="stable")]
+        present, counts = np.unique(found, return_counts=True)
+        ends = np.cumsum(counts)
+        for code, begin, end in zip(present.tolist(), ends - counts, ends, strict=True):
+            mine = starts[begin:end]
+            last_share = float(np.mean(~words.is_name[stream.words[mine + n]]))
+            uses[code] = _Uses(
+                n_words=n,
+                starts=mine,
+                form=_form(mine, n, stream, words),
+                is_modifier=n == 1 and last_share < _LAST_SHARE,
+                naming=_naming(mine, n, stream, words),
+            )
     return uses
+
+
+def _before(starts: np.ndarray, stream: _Stream) -> np.ndarray:
+    """The word before each place, (u,) int32; a break at the beginning."""
+    return np.where(starts > 0, stream.words[np.maximum(starts - 1, 0)], _BREAK)
+
+
+def _naming(starts: np.ndarray, n: int, stream: _Stream, words: _Words) -> float:
+    """How well a term names things.
+
+    A name is seldom a verb, often the last word of its phrase, no unit (31 mln stg), and spoken of
+    in sentences: what stands alone between brackets and commas is a variable or of a table.
+    """
+    before, after = _before(starts, stream), stream.words[starts + n]  # it ends in a break
+    n_verbs = (words.is_subject[before] | words.is_determiner[after]).sum()
+    last_share = float(np.mean(~words.is_name[after]))
+    alone_share = float(np.mean(~words.is_word[before] & ~words.is_word[after]))
+    naming = (1 - n_verbs / (len(starts) + 1)) ** 2 * (0.4 + 0.6 * last_share)
+    naming *= (1 - _UNIT_PENALTY * float(np.mean(words.is_number[before]))) ** 2
+    naming *= 1 - _DATED_PENALTY * float(np.mean(words.is_number[after]))
+    if n == 1 and words.is_edge[stream.words[starts[0]]]:  # identifiers stand so
+        naming *= 1 - _ALONE_PENALTY * max(0.0, alone_share - _ALONE_SHARE) / (1 - _ALONE_SHARE)
+    return float(naming)
+
+
+def _form(starts: np.ndarray, n: int, stream: _Stream, words: _Words) -> str:
+    """How a term is written most often; a capital at the beginning of a sentence says nothing."""
+    rows = stream.words[starts[:, None] + np.arange(n)].tolist()
+    is_inside = words.is_word[_before(starts, stream)].tolist()
+    written = [tuple(words.written[number] for number in row) for row in rows]
+    small = [tuple(map(str.casefold, texts)) for texts in written]
+    best = _most_common(small)
+    inside = [
+        texts
+        for texts, one, within in zip(written, small, is_inside, strict=True)
+        if one == best and within
+    ]
+    parts = list(
+        _most_common(
+            inside or [texts for texts, one in zip(written, small, strict=True) if one == best]
+        )
+    )
+    if not inside and parts[0].istitle() and "".join(parts[1:]) == "".join(best[1:]):
+        parts[0] = _small(parts[0], words)
+    parts = [_small(part, words) if _is_shouted(part) else part for part in parts]
+    parts[-1] = re.sub("['’]s$", "", parts[-1])
+    return _join([words.acronyms.get(part, part) for part in parts])
+
+
+def _most_common(texts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    counts = Counter(texts)
+    return min(counts, key=lambda one: (-counts[one], one))
+
+
+def _is_shouted(word: str) -> bool:
+    return word.isupper() and len(word) > _MAX_ACRONYM_CHARS
+
+
+def _small(word: str, words: _Words) -> str:
+    """A word in small letters, where somebody writes it so."""
+    return word.lower() if word.lower() in words.known else word
 
 
 def _join(parts: Sequence[str]) -> str:
@@ -516,7 +674,10 @@ def _whole_phrases(candidates: Sequence[_Keyword]) -> list[_Keyword]:
             part
             for part in kept
             if _is_part(part, whole)
-            and (whole.share >= _PHRASE_SHARE * part.share or kept[place].score >= part.score)
+            and (
+                whole.share >= (_MODIFIED_SHARE if part.is_modifier else _PHRASE_SHARE) * part.share
+                or kept[place].score >= part.score
+            )
         ]
         score = max([kept[place].score, *(part.score for part in covered)])
         kept[place] = whole._replace(score=score)
@@ -543,10 +704,7 @@ def _diverse(candidates: Sequence[_Keyword]) -> list[_Keyword]:
             for keyword in rest
         ]
         best = rest.pop(gains.index(max(gains)))
-        text = best.text.casefold()
-        others = [other.text.casefold() for other in chosen]
-        if not any(text in other or other in text for other in others):
-            chosen.append(best)
+        chosen = _apart([*chosen, best])
     return chosen
 
 
@@ -554,7 +712,7 @@ def _overlap(one: _Keyword, other: _Keyword) -> float:
     return len(one.stems & other.stems) / len(one.stems | other.stems)
 
 
-def _titles(ranked: Mapping[int, Sequence[_Keyword]], words: _Words) -> dict[int, str]:
+def _titles(ranked: Mapping[int, Sequence[_Keyword]]) -> dict[int, str]:
     """Composes titles, each unlike all others."""
     owners: dict[frozenset[int], int] = {}
     titles = {}
@@ -572,17 +730,17 @@ def _titles(ranked: Mapping[int, Sequence[_Keyword]], words: _Words) -> dict[int
         if not parts or _all_stems(parts) in owners:
             title = f"{title} ({cluster_id})" if parts else f"Cluster {cluster_id}"
         owners.setdefault(_all_stems(parts), cluster_id)
-        titles[cluster_id] = _capitalised(title, words)
+        titles[cluster_id] = _capitalised(title)
     return titles
 
 
 def _title_parts(keywords: Sequence[_Keyword]) -> list[_Keyword]:
-    """The first keywords that add words of their own: four words, six at most."""
+    """The first keywords that add words of their own: five words, seven at most."""
     parts: list[_Keyword] = []
     n_words = 0
-    for keyword in keywords[:MAX_KEYWORDS]:
+    for keyword in sorted(keywords, key=_title_order):
         n_more = len(keyword.text.split())
-        if n_words >= 4 or n_words + n_more > MAX_TITLE_WORDS:
+        if n_words >= _ENOUGH_WORDS or n_words + n_more > MAX_TITLE_WORDS:
             continue
         if len(", ".join([*(part.text for part in parts), keyword.text])) > MAX_TITLE_CHARS // 2:
             continue
@@ -590,11 +748,19 @@ def _title_parts(keywords: Sequence[_Keyword]) -> list[_Keyword]:
             continue
         if parts and keyword.text.casefold() in WEAK_WORDS:
             continue
-        if len(parts) >= 2 and keyword.score < parts[0].score / 8:
+        if len(parts) >= 2 and keyword.score < _LEAST_SCORE * parts[0].score:
+            break
+        if len(parts) == _MAX_PARTS:
             break
         parts.append(keyword)
         n_words += n_more
     return parts
+
+
+def _title_order(keyword: _Keyword) -> tuple[float, str]:
+    """Phrases say more than words."""
+    bonus = _PHRASE_BONUS if " " in keyword.text else 1.0
+    return -bonus * keyword.score, keyword.text
 
 
 def _is_akin(one: _Keyword, other: _Keyword) -> bool:
@@ -612,9 +778,10 @@ def _all_stems(keywords: Sequence[_Keyword]) -> frozenset[int]:
     return frozenset().union(*(keyword.stems for keyword in keywords))
 
 
-def _capitalised(title: str, words: _Words) -> str:
+def _capitalised(title: str) -> str:
+    """A sentence's capital, unless the title begins with an identifier."""
     first = title.split(" ")[0].rstrip(",")
-    is_name = first in words.packages or not first.islower() or not first.isalpha()
+    is_name = not first.islower() or not first.replace("-", "").isalpha()
     return title if is_name else title[0].upper() + title[1:]
 
 
@@ -752,17 +919,19 @@ languages occur in most clusters and fall by that rule."""
 
 WEAK_WORDS = _word_set(
     """
-    additional approach april august available base based basis both case cases check code
-    common complete contain containing contains count current currently data december effect end
-    entries error exist existing exists february form framework friday full function functions
-    group high include included includes including information instance issue item items january
-    july june kind large len level line list long low main major march message method methods
-    mode model models monday multiple need november number numbers object objects october
-    operation order pair paper pass performance point present problem problems process program
-    provide provided provides real result results role run saturday sec separate september
-    series set sets simple single size small specific specified standard start state study
-    successful sunday support supported supports system systems task tasks term terms test text
-    thursday time total tuesday type types unit user value values version wednesday work
+    adding additional approach april argument arguments august available base based basis both
+    case cases check code common complete contain containing contains count current currently
+    data december default depending detail effect element elements end entries error exist
+    existing exists experiments extensive february form framework friday full function functions
+    group high implementation include included includes including information instance issue
+    item items january july june kind large len level line list long low main major march
+    message method methods mode model models monday multiple need november number numbers object
+    objects october operation option optional options order pair paper pass performance point
+    present problem problems process program provide provided provides real result results role
+    run saturday sec separate september series set sets simple single size small specific
+    specified standard start state study successful sunday support supported supports system
+    systems task tasks term terms test text thursday time total tuesday type types unit user
+    value values version wednesday work
     """
 )
 """Words that name something only beside another: `model`, but not `language model`."""
