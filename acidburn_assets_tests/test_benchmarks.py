@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -17,19 +18,19 @@ from click.testing import CliRunner
 from acidburn_assets.adapters.tokenizer import load_tokenizer
 from acidburn_assets.core.datasets import ChunkSizes
 from acidburn_assets.core.documents import Document
+from acidburn_assets.core.labels import ClusterSample, Heuristic, Passage
 from acidburn_assets_tests.fakes import FakeTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
 SCRIPTS = [
-    *("audit", "chunk", "cluster", "embed", "load"),
+    *("audit", "chunk", "cluster", "embed", "label", "load"),
     *("map", "orchestration", "plan", "route", "store"),
 ]
 
 # by name: they lie beside the package and are part of no distribution that could be declared
-audit, chunk, cluster, embed, orchestration, plan, route, store = (
-    import_module(f"benchmarks.{name}")
-    for name in ("audit", "chunk", "cluster", "embed", "orchestration", "plan", "route", "store")
+audit, chunk, cluster, embed, label, orchestration, plan, route, store = (
+    import_module(f"benchmarks.{name}") for name in SCRIPTS if name not in ("load", "map")
 )
 chunkers, evaluation, report, timing = (
     import_module(f"benchmarks.{name}") for name in ("chunkers", "evaluation", "report", "timing")
@@ -132,6 +133,67 @@ def test_a_map_is_made_of_so_many_points_and_used(chromium_program: str) -> None
     assert [row["points"] for row in said["rows"]] == [300, 40]
     for row in said["rows"]:
         assert all(value > 0 for value in row.values())
+
+
+def test_words_that_set_a_cluster_apart_come_first() -> None:
+    clusters = [
+        [["oil", "price"], ["oil", "report"]],
+        [["coffee", "price"], ["coffee", "report", "report"]],
+    ]
+    assert label.ctfidf(clusters) == [
+        ["oil", "price", "report"],
+        ["coffee", "report", "price"],
+    ]
+
+
+def make_corpus() -> Any:
+    """Three clusters of two dimensions; two of them lie close together."""
+    centroids = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
+    samples = {
+        row: ClusterSample(
+            [Passage(f"{row}{n}".rjust(32, "0"), f"{row}{n}", f"{word} {n}") for n in range(4)], []
+        )
+        for row, word in enumerate(("oil", "gas", "coffee"))
+    }
+    members = {row: np.repeat(centroids[[row]], 4, axis=0) for row in range(3)}
+    return label.Corpus(
+        centroids, np.array([0, 0, 1], np.int32), samples, members, {0: members[0][:2]}
+    )
+
+
+def test_titles_are_judged_by_their_own_clusters_and_by_each_other() -> None:
+    corpus = make_corpus()
+    titles = ["oil price", "oil gas", "coffee"]
+    judged = label.judge(titles, corpus.centroids[[0, 0, 2]], corpus)
+    assert judged.own_first == pytest.approx(2 / 3)
+    assert judged.unique == pytest.approx(1 / 3)
+    assert judged.own_words == pytest.approx(1 / 3)
+    assert judged.coverage == 0.0  # the title of the second is as near to members of the first
+    apart = label.judge(["oil", "gas", "coffee"], corpus.centroids, corpus)
+    assert apart == label.Judgement(own_first=1.0, unique=1.0, own_words=1.0, coverage=1.0)
+
+
+def test_plain_titles_come_from_words_and_from_vectors() -> None:
+    corpus = make_corpus()
+    known = {"oil": [1, 0], "gas": [0.8, 0.6], "coffee": [0, 1]}
+    titles = label.plain_titles(
+        corpus, lambda words: np.array([known[word] for word in words], np.float32)
+    )
+    assert titles == {
+        "c-TF-IDF": ["oil", "gas", "coffee"],
+        "c-TF-IDF, embedded": ["oil", "gas", "coffee"],
+    }
+
+
+def test_a_model_is_priced_by_requests_that_are_not_sent() -> None:
+    corpus = make_corpus()
+    labels = {row: Heuristic(f"Title {row}", (f"word{row}",), "", None) for row in range(3)}
+    requests = label.requests_of(corpus, labels)
+    assert [request.cluster_id for request in requests] == [0, 1, 2]
+    assert requests[0].neighbours == ["Title 1", "Title 2"]
+    assert sorted(requests[2].central) == [f"coffee {n}" for n in range(4)]
+    longer = [requests[0]._replace(edge=["word " * 80] * 2), *requests[1:]]
+    assert 0 < label.price(requests) < label.price(longer) < 0.01
 
 
 def test_an_audit_of_a_made_up_corpus_answers_every_question() -> None:

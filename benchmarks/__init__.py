@@ -3,6 +3,7 @@
     python -m benchmarks.chunk      chunks: ours, semantic-text-splitter, chonkie, LangChain
     python -m benchmarks.embed      encoder: ours, SentenceTransformer.encode
     python -m benchmarks.cluster    engines on labelled titles
+    python -m benchmarks.label      titles of clusters: ours, c-TF-IDF, words near the centroid
     python -m benchmarks.load       Postgres: COPY, executemany, row by row
     python -m benchmarks.map        the page of a map: its size, loading, frames, search
     python -m benchmarks.route      clusters that are searched: routed, by centroid, all

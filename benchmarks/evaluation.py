@@ -37,7 +37,7 @@ DATASET = Dataset(
 )
 
 
-_FILES = {"arxiv": "arxiv_ai", "reuters": "reuters_body"}
+_FILES = {"arxiv": "arxiv_ai", "questions": "stackoverflow20", "reuters": "reuters_body"}
 
 
 def read(name: str) -> pa.Table:
@@ -68,7 +68,7 @@ def texts(corpus: str) -> list[str]:
 
     Args:
         corpus: `python` for `documents`; `techdocs` for PEPs and Rust RFCs, joined from parts;
-            `both` for all of these, `arxiv` and `reuters` for abstracts and newswire.
+            `both` for all of these, and those that `stored_texts` knows.
     """
     if corpus == "both":
         return _shuffled([*texts("techdocs"), *texts("python")])
@@ -81,7 +81,7 @@ def stored_texts(corpus: str) -> list[str]:
     """Whole texts of the evaluation data, in the order of their names or as stored.
 
     Args:
-        corpus: `techdocs`, `arxiv` or `reuters`, as `texts` knows them.
+        corpus: `techdocs`, `arxiv` for abstracts, `reuters` for newswire, `questions` for titles.
     """
     if corpus in _FILES:
         return list(map(str, read(_FILES[corpus])["text"].to_pylist()))
@@ -102,16 +102,35 @@ def documents() -> list[Document]:
     )
 
 
-def chunks(tokenizer: Tokenizer, n_chunks: int, *, target_tokens: int | None = None) -> pa.Table:
-    """The first so many chunks of `documents`, of `schemas.CHUNKS`.
+def stored_documents(corpus: str) -> list[Document]:
+    """The texts of a corpus as documents, in random order.
+
+    Args:
+        corpus: as `stored_texts` knows them.
+    """
+    return _shuffled(
+        Document(row=row, doc_id=str(row), title="", text=text)
+        for row, text in enumerate(stored_texts(corpus))
+    )
+
+
+def chunks(
+    tokenizer: Tokenizer,
+    n_chunks: int,
+    *,
+    target_tokens: int | None = None,
+    of: Iterable[Document] | None = None,
+) -> pa.Table:
+    """The first so many chunks, of `schemas.CHUNKS`.
 
     Args:
         tokenizer: of the model that reads them.
-        n_chunks: at most; fewer where the documentation holds no more.
+        n_chunks: at most; fewer where the documents hold no more.
         target_tokens: None: as long as the model reads.
+        of: documents; None: `documents`.
     """
     batches = chunk_documents(
-        documents(),
+        documents() if of is None else of,
         dataset=DATASET,
         revision="",
         tokenizer=tokenizer,

@@ -318,15 +318,16 @@ class Labeler:
         A call that was begun costs what its answer says where that is in the cache, else its
         worst: the attempt was killed before it knew.
         """
-        n_pages, usd = 0, 0.0
-        for n_pages, content in enumerate(self._journal.read(), start=1):
+        pages = list(self._journal.read())
+        usd = 0.0
+        for content in pages:
             page = _Page.from_bytes(content, key="the journal of labels")
             answer = None if page.key is None else self._cache.get(page.key)
             open_usd = page.reserved_usd
             if answer is not None:
                 open_usd = Label.from_bytes(answer, key=page.key or "").usd
             usd += page.settled_usd + open_usd
-        return n_pages, usd
+        return len(pages), usd
 
     def write_journal(self, name: str, page: _Page) -> None:
         """Keeps a page in place of the one of that name."""

@@ -552,10 +552,10 @@ def _is_constant(around: np.ndarray, words: _Words) -> np.ndarray:
     """Where the word stands that nearly all of these are, if it may stand inside a phrase."""
     numbers, counts = np.unique(around, return_counts=True)
     most = int(counts.argmax())
-    is_known = words.is_inner[numbers[most]] and len(around) > 1
-    return (around == numbers[most]) & (
-        is_known and bool(counts[most] >= _CONSTANT_SHARE * len(around))
-    )
+    is_same: np.ndarray = around == numbers[most]
+    if len(around) > 1 and words.is_inner[numbers[most]]:
+        return is_same & (counts[most] >= _CONSTANT_SHARE * len(around))
+    return np.zeros_like(is_same)
 
 
 def _apart(keywords: Sequence[_Keyword]) -> list[_Keyword]:
@@ -920,18 +920,19 @@ languages occur in most clusters and fall by that rule."""
 WEAK_WORDS = _word_set(
     """
     adding additional approach april argument arguments august available base based basis both
-    case cases check code common complete contain containing contains count current currently
-    data december default depending detail effect element elements end entries error exist
-    existing exists experiments extensive february form framework friday full function functions
-    group high implementation include included includes including information instance issue
-    item items january july june kind large len level line list long low main major march
-    message method methods mode model models monday multiple need november number numbers object
-    objects october operation option optional options order pair paper pass performance point
-    present problem problems process program provide provided provides real result results role
-    run saturday sec separate september series set sets simple single size small specific
-    specified standard start state study successful sunday support supported supports system
-    systems task tasks term terms test text thursday time total tuesday type types unit user
-    value values version wednesday work
+    call calls case cases check code common complete contain containing contains count current
+    currently custom data december default depending detail earlier effect element elements end
+    entries equal error exist existing exists experiments extensive february form framework
+    friday full function functions group high implementation include included includes including
+    information instance issue item items january july june kind large len level line list long
+    low main major march message method methods mode model models monday multiple need november
+    number numbers object objects october operation option optional options order pair paper
+    pass performance point present problem problems process program provide provided provides
+    real recent result results role run saturday sec separate september series set sets simple
+    single size small specific specified standard start state study successful sunday support
+    supported supports system systems task tasks term terms test text thursday time total
+    tuesday type types unavailable unit user value values version wednesday work worse year
+    years
     """
 )
 """Words that name something only beside another: `model`, but not `language model`."""
