@@ -2,12 +2,15 @@
 
 Texts come from the documentation that every Python carries, read as the demo reads it. Labelled
 collections are not shipped: they lie in the folder that ACIDBURN_EVAL_DATA names, and a benchmark
-that needs one says so and ends where it is absent.
+that needs one says so and ends where it is absent. Vectors are made by the packaged model and kept
+between runs, by the content of their texts.
 """
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -16,11 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acidburn_assets.adapters.encoder import load_encoder
 from acidburn_assets.adapters.sources import open_source
+from acidburn_assets.adapters.tokenizer import ModelTokenizer
 from acidburn_assets.core import schemas
 from acidburn_assets.core.chunks import Tally, Tokenizer, chunk_documents, resolve_sizes
 from acidburn_assets.core.datasets import ChunkSizes, Dataset, Filters
 from acidburn_assets.core.documents import Document, screen
+from acidburn_assets.core.embeddings import InputType
 from acidburn_assets.settings import PROJECT_ROOT
 
 _Item = TypeVar("_Item")
@@ -61,6 +67,43 @@ def sample(name: str, n_rows: int) -> pa.Table:
     table = read(name)
     chosen = np.random.default_rng(0).permutation(table.num_rows)[:n_rows]
     return table.take(pa.array(np.sort(chosen)))
+
+
+def embed(texts: Sequence[str], input_type: InputType = "document") -> np.ndarray:
+    """MiniLM's vectors, rounded as they are stored; of long texts, of as much as it reads.
+
+    They are kept in a folder of temporary files: 20,000 newswires take minutes.
+
+    Args:
+        texts: in the order of the rows.
+        input_type: what they are to the model.
+
+    Returns:
+        (n, 384) float32.
+    """
+    encoder = load_encoder("minilm", device="cpu")
+    beginnings = [_beginning(text, encoder.tokenizer) for text in texts]
+    named = hashlib.sha256(f"{encoder.card.fingerprint} {encoder.dtype} {input_type}".encode())
+    for text in beginnings:
+        named.update(hashlib.sha256(text.encode()).digest())
+    path = Path(tempfile.gettempdir()) / "acidburn-benchmarks" / f"{named.hexdigest()}.npy"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        vectors = encoder.encode(beginnings, input_type).vectors.astype(np.float16)
+        partial = path.with_suffix(f".{os.getpid()}")  # a run that is stopped leaves no half file
+        with partial.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+        partial.replace(path)
+    return np.load(path, allow_pickle=False).astype(np.float32)
+
+
+def _beginning(text: str, tokenizer: ModelTokenizer) -> str:
+    """As many words as the model reads."""
+    spans = tokenizer.spans(text)
+    if len(spans) <= tokenizer.max_tokens:
+        return text
+    # what is cut inside a word may have more tokens than before
+    return text[: spans[tokenizer.max_tokens - 1, 1]].rsplit(maxsplit=1)[0]
 
 
 def texts(corpus: str) -> list[str]:
