@@ -96,7 +96,7 @@ def _find_nearest(
 def _reciprocal(distances: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     """Rows whose nearest has them for its nearest, the first of each pair."""
     rows = np.arange(len(nearest))
-    left = rows[(nearest[nearest] == rows) & (rows < nearest)]
+    left: np.ndarray = rows[(nearest[nearest] == rows) & (rows < nearest)]
     if len(left):
         return left
     # only where rounding or ties made a ring of nearest ones

@@ -554,7 +554,8 @@ def _is_constant(around: np.ndarray, words: _Words) -> np.ndarray:
     most = int(counts.argmax())
     is_same: np.ndarray = around == numbers[most]
     if len(around) > 1 and words.is_inner[numbers[most]]:
-        return is_same & (counts[most] >= _CONSTANT_SHARE * len(around))
+        is_constant: np.ndarray = is_same & (counts[most] >= _CONSTANT_SHARE * len(around))
+        return is_constant
     return np.zeros_like(is_same)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,9 +32,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(k=st.integers(2, 40), n_distinct=st.integers(1, 5), seed=st.integers(0, 100))
-def test_copies_are_joined_first_and_the_tree_is_a_tree(
-    k: int, n_distinct: int, seed: int
-) -> None:
+def test_copies_are_joined_first_and_the_tree_is_a_tree(k: int, n_distinct: int, seed: int) -> None:
     which = np.random.default_rng(seed).integers(0, n_distinct, k)
     linkage = hierarchy.link(directions(n_distinct, seed=seed)[which])
     assert scipy_hierarchy.is_valid_linkage(linkage)
@@ -72,7 +72,7 @@ def test_a_level_has_the_square_root_of_what_is_below(k: int, sizes: list[int]) 
         return
     starts = np.cumsum([0, *sizes])
     assert sorted(set(parents.tolist())) == list(range(sizes[0]))
-    for level, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+    for level, (start, stop) in enumerate(itertools.pairwise(starts)):
         above = set(group_parents[start:stop].tolist())
         is_top = level == len(sizes) - 1
         assert above == ({-1} if is_top else set(range(stop, starts[level + 2])))
