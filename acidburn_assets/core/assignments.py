@@ -5,6 +5,8 @@ round. Noise is marked but never lost: it has a cell like any other chunk, so a 
 into cells can reach every chunk.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 
@@ -17,6 +19,15 @@ from acidburn_assets.core.cluster_model import (
     strength,
 )
 from acidburn_assets.core.errors import SchemaError
+
+
+class Places(NamedTuple):
+    """Where vectors lie, as rows of a model."""
+
+    cells: np.ndarray  # (n,) int32, nearest cell
+    clusters: np.ndarray  # (n,) int32, that cell's cluster
+    distances: np.ndarray  # (n,) float32, 1 - cosine to that cluster's centroid
+    is_noise: np.ndarray  # (n,) bool, beyond that cluster's radius
 
 
 def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.RecordBatch:
@@ -39,33 +50,47 @@ def assign(vectors: np.ndarray, model: ClusterModel, chunk_ids: pa.Array) -> pa.
         ModelError: the vectors have another dimension than the model, or one is zero or not finite.
         SchemaError: ids and vectors differ in number.
     """
-    check_vectors(vectors, dim=model.meta.dim)
     if len(chunk_ids) != len(vectors):
         raise SchemaError(
             f"{len(vectors)} vectors came with {len(chunk_ids)} chunk ids; "
             "read both from the same rows"
         )
-    cell_ids = np.zeros(len(vectors), dtype=np.int32)
-    distances = np.zeros(len(vectors))
-    for rows in row_blocks(len(vectors), n_columns=max(model.cell_centroids.shape)):
-        cell_ids[rows] = _nearest(vectors[rows], model.cell_centroids)
-        own = model.centroids[model.cell_clusters[cell_ids[rows]]]
-        distances[rows] = np.maximum(0.0, 1.0 - row_cosines(vectors[rows], own))
-    cluster_ids = model.cell_clusters[cell_ids]
-    # compared as they are stored, so that a reader who compares them finds the same noise
-    stored = distances.astype(np.float32)
-    radii = model.radii[cluster_ids]
+    found = place(vectors, model)
+    strengths = strength(found.distances.astype(np.float64), model.radii[found.clusters])
     return pa.RecordBatch.from_arrays(
         [
             chunk_ids,
-            pa.array(cluster_ids),
-            pa.array(cell_ids),
-            pa.array(strength(distances, radii).astype(np.float32)),
-            pa.array(stored),
-            pa.array(stored > radii),
+            pa.array(model.cluster_ids[found.clusters]),
+            pa.array(found.cells),
+            pa.array(strengths.astype(np.float32)),
+            pa.array(found.distances),
+            pa.array(found.is_noise),
         ],
         schema=schemas.ASSIGNMENTS,
     )
+
+
+def place(vectors: np.ndarray, model: ClusterModel) -> Places:
+    """Finds each vector's nearest cell.
+
+    Args:
+        vectors: (n, dim) float32, unit length up to storage rounding.
+        model: the pool's model.
+
+    Raises:
+        ModelError: the vectors have another dimension than the model, or one is zero or not finite.
+    """
+    check_vectors(vectors, dim=model.meta.dim)
+    cells = np.zeros(len(vectors), dtype=np.int32)
+    distances = np.zeros(len(vectors))
+    for rows in row_blocks(len(vectors), n_columns=max(model.cell_centroids.shape)):
+        cells[rows] = _nearest(vectors[rows], model.cell_centroids)
+        own = model.centroids[model.cell_clusters[cells[rows]]]
+        distances[rows] = np.maximum(0.0, 1.0 - row_cosines(vectors[rows], own))
+    clusters = model.cell_clusters[cells]
+    # compared as they are stored, so that a reader who compares them finds the same noise
+    stored = distances.astype(np.float32)
+    return Places(cells, clusters, stored, stored > model.radii[clusters])
 
 
 def _nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:

@@ -185,7 +185,7 @@ class MedoidAccumulator:
                 self._worst[cluster] = self._medoids[cluster][-1][0]
 
     def finish(self) -> pa.Table:
-        """One row of `schemas.centroids` per cluster 0 … k-1; those without members included.
+        """One row of `schemas.centroids` per cluster, by rising id; those without members included.
 
         The radius is the upper edge of the bin that holds `RADIUS_QUANTILE` of the members; a
         cluster without members keeps the model's centroid and radius.
@@ -202,7 +202,7 @@ class MedoidAccumulator:
         medoids = np.frombuffer(b"".join(vector for _, _, vector in kept), dtype=np.float32)
         return pa.table(
             [
-                pa.array(range(n_clusters), pa.int32()),
+                pa.array(first.model.cluster_ids),
                 pa.array(first.n_chunks),
                 pa.array(first.n_noise),
                 pa.array(self._radii()),

@@ -10,12 +10,12 @@ import io
 import itertools
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from acidburn_assets.core.datasets import PoolSettings
+from acidburn_assets.core.datasets import FitSettings
 from acidburn_assets.core.errors import ConfigError, ModelError, SchemaError
 from acidburn_assets.core.records import Record
 
@@ -36,6 +36,22 @@ RADIUS_FLOOR = 1e-6
 
 Chosen: above what storage as fp16 moves a vector, about (2**-11)**2 / 6 = 4e-8.
 """
+
+KINDS = ("kept", "split", "merged", "moved", "new", "gone")
+"""What became of a cluster when a pool was fitted anew: see `migration`."""
+
+MIGRATION = np.dtype(
+    [
+        ("kind", "u1"),  # of KINDS
+        ("old", "i4"),  # cluster id before; NOISE: there was none
+        ("new", "i4"),  # cluster id now; NOISE: there is none
+        ("n_shared", "i8"),  # sampled chunks that are in both
+        ("share_of_old", "f4"),  # of those that the old one holds; NaN without one
+        ("share_of_new", "f4"),  # of those that the new one holds; NaN without one
+        ("cosine", "f4"),  # of the two centroids; NaN where there are not two
+    ]
+)
+"""A row of the migration table of a model."""
 
 BLOCK_VALUES = 2**22
 """Most values of one intermediate block of similarities: 16 MiB as float32. Chosen."""
@@ -58,17 +74,47 @@ class Fit:
     seconds: dict[str, float]  # by stage; not part of the model
 
 
+class Coverage(Record):
+    """How well clusters hold some vectors, as `assignments` sees it."""
+
+    n_vectors: int
+    weak_share: float  # beyond their cluster's radius
+    distance: float | None  # median of 1 - cosine to the own centroid, of the others; None: none
+    novel_share: float  # weak, and as dense among themselves as a cluster: see `drift`
+
+
+class FittedOn(Record):
+    """What a fit is made from; where it is equal, so are the clusters."""
+
+    manifests: dict[str, str]  # dataset to its manifest's content version
+    shards: dict[str, str]  # `dataset/000001` to the sha256 of its embeddings
+    n_chunks: int  # of all shards
+    model: str  # fingerprint of the encoder
+    dim: int
+    settings: FitSettings
+    engine_version: str
+
+
+class Descent(NamedTuple):
+    """How the clusters of a fit follow those of the generation before."""
+
+    generation: int
+    previous: str | None  # its content version
+    cluster_ids: np.ndarray  # (k,) int32, of each cluster of the fit, all different
+    next_id: int
+    migration: np.ndarray  # (m,) of MIGRATION
+
+
 class ClusterModelMeta(Record):
     """What a cluster model was made from, by what, and how well it separates."""
 
-    schema_version: int = 1
+    schema_version: Literal[2] = 2
     pool: str
-    engine: str
-    settings: PoolSettings
+    fitted_on: FittedOn
     versions: dict[str, str]
-    manifests: dict[str, str]  # dataset to its manifest's content version
-    model: str  # fingerprint of the encoder
-    dim: int
+    generation: int  # 0: the first fit of the pool with this encoder
+    previous: str | None  # content version of the generation before
+    next_id: int  # above every id that a cluster of the pool ever had
     n_sample: int
     n_clusters: int
     n_cells: int
@@ -83,21 +129,39 @@ class ClusterModelMeta(Record):
     is_fallback: bool
     """The engine found no cluster, so one cluster holds every vector of the sample."""
     fallback_reason: str
+    coverage: Coverage | None
+    """Of the sample itself, what that of new vectors is held against; None: not measured."""
+
+    @property
+    def dim(self) -> int:
+        """Of the vectors."""
+        return self.fitted_on.dim
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of the encoder."""
+        return self.fitted_on.model
 
 
 @dataclass(frozen=True, eq=False)
 class ClusterModel:
-    """A fitted model; equal models have equal bytes."""
+    """A fitted model; equal models have equal bytes.
 
+    What there is of each cluster stands in the order of their ids. Ids are those of the generation
+    before wherever a cluster goes on, so they have gaps, and a row is no id.
+    """
+
+    cluster_ids: np.ndarray  # (k,) int32, rising
     centroids: np.ndarray  # (k, dim) float32, unit length
     radii: np.ndarray  # (k,) float32, 1 - cosine, RADIUS_QUANTILE of the members
     sizes: np.ndarray  # (k,) int64, members in the sample
     persistence: np.ndarray  # (k,) float32, NaN where the engine has none
     cell_centroids: np.ndarray  # (c, dim) float32, unit length
-    cell_clusters: np.ndarray  # (c,) int32, rising: a cluster's cells lie side by side
+    cell_clusters: np.ndarray  # (c,) int32, row of each one's cluster, rising
     linkage: np.ndarray  # (k-1, 4) float64
     parents: np.ndarray  # (k,) int32
-    sample_labels: np.ndarray  # (n,) int32
+    migration: np.ndarray  # (m,) of MIGRATION; empty in the first generation
+    sample_labels: np.ndarray  # (n,) int32, row of each one's cluster, or NOISE
     sample_strengths: np.ndarray  # (n,) float32
     sample_ids: np.ndarray  # (n, 16) uint8, chunk ids
     meta: ClusterModelMeta
@@ -153,6 +217,7 @@ class _Shape(NamedTuple):
 def _check_arrays(arrays: Mapping[str, np.ndarray], meta: ClusterModelMeta, *, key: str) -> None:
     n, k, c, dim = meta.n_sample, meta.n_clusters, meta.n_cells, meta.dim
     promised = {
+        "cluster_ids": _Shape("int32", (k,)),
         "centroids": _Shape("float32", (k, dim)),
         "radii": _Shape("float32", (k,)),
         "sizes": _Shape("int64", (k,)),
@@ -161,6 +226,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], meta: ClusterModelMeta, *, k
         "cell_clusters": _Shape("int32", (c,)),
         "linkage": _Shape("float64", (k - 1, 4)),
         "parents": _Shape("int32", (k,)),
+        "migration": _Shape(str(MIGRATION), arrays["migration"].shape[:1]),
         "sample_labels": _Shape("int32", (n,)),
         "sample_strengths": _Shape("float32", (n,)),
         "sample_ids": _Shape("uint8", (n, 16)),
@@ -178,6 +244,12 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], meta: ClusterModelMeta, *, k
         raise _unreadable(key, "the cells are not in the order of their clusters")
     if not (arrays["radii"] > 0).all():
         raise _unreadable(key, "a radius is not positive")
+    ids = arrays["cluster_ids"]
+    if k and not (ids[0] >= 0 and (np.diff(ids) > 0).all() and ids[-1] < meta.next_id):
+        raise _unreadable(key, f"its cluster ids do not rise from 0 to below {meta.next_id}")
+    kinds, known = arrays["migration"]["kind"], {NOISE, *ids.tolist()}
+    if (kinds >= len(KINDS)).any() or not known.issuperset(arrays["migration"]["new"].tolist()):
+        raise _unreadable(key, "its migration table is of other clusters")
 
 
 def _unreadable(key: str, reason: str) -> SchemaError:
@@ -337,9 +409,8 @@ def summarize(
     sample_ids: np.ndarray,
     *,
     pool: str,
-    settings: PoolSettings,
-    manifests: Mapping[str, str],
-    model: str,
+    fitted_on: FittedOn,
+    descent: Descent | None = None,
 ) -> ClusterModel:
     """Makes the model of a fit: centroids, radii, sizes and quality figures.
 
@@ -348,9 +419,8 @@ def summarize(
         vectors: (n, dim) float32 unit vectors, the sample as it was fitted.
         sample_ids: (n, 16) uint8, their chunk ids.
         pool: name of the pool.
-        settings: of the pool.
-        manifests: dataset to the content version of the manifest that was sampled.
-        model: fingerprint of the encoder that made the vectors.
+        fitted_on: what the sample was drawn from, and by which settings it was fitted.
+        descent: from the generation before; None: this is the first.
 
     Raises:
         SchemaError: ids and vectors differ in number.
@@ -360,6 +430,11 @@ def summarize(
             f"pool {pool!r}: chunk ids have the shape {sample_ids.shape}, "
             f"not {(len(vectors), 16)}; read ids and vectors from the same shards"
         )
+    if descent is None:
+        k = len(fit.persistence)
+        descent = Descent(0, None, np.arange(k, dtype=np.int32), k, np.empty(0, MIGRATION))
+    order = np.argsort(descent.cluster_ids)
+    fit = _in_order(fit, order)
     centroids = unit_centroids(vectors, fit.labels)
     distances = own_distances(vectors, fit.labels, centroids)
     margins = 1.0 - distances - _nearest_other(vectors, fit.labels, centroids)
@@ -368,12 +443,11 @@ def summarize(
     stable = fit.persistence[np.isfinite(fit.persistence)]
     meta = ClusterModelMeta(
         pool=pool,
-        engine=settings.engine,
-        settings=settings,
+        fitted_on=fitted_on,
         versions=fit.versions,
-        manifests=dict(manifests),
-        model=model,
-        dim=vectors.shape[1],
+        generation=descent.generation,
+        previous=descent.previous,
+        next_id=descent.next_id,
         n_sample=len(vectors),
         n_clusters=n_clusters,
         n_cells=len(fit.cell_centroids),
@@ -385,8 +459,10 @@ def summarize(
         reduction=fit.reduction,
         is_fallback=bool(fit.fallback_reason),
         fallback_reason=fit.fallback_reason,
+        coverage=None,
     )
     return ClusterModel(
+        cluster_ids=descent.cluster_ids[order].astype(np.int32),
         centroids=centroids,
         radii=radii_of(distances, fit.labels, n_clusters).astype(np.float32),
         sizes=np.bincount(fit.labels[is_member], minlength=n_clusters),
@@ -395,10 +471,33 @@ def summarize(
         cell_clusters=fit.cell_clusters.astype(np.int32),
         linkage=fit.linkage.astype(np.float64),
         parents=fit.parents.astype(np.int32),
+        migration=descent.migration,
         sample_labels=fit.labels.astype(np.int32),
         sample_strengths=fit.strengths.astype(np.float32),
         sample_ids=np.ascontiguousarray(sample_ids, dtype=np.uint8),
         meta=meta,
+    )
+
+
+def _in_order(fit: Fit, order: np.ndarray) -> Fit:
+    """The same fit, its clusters in another order: (k,) int64, the row that each one had."""
+    row = np.empty(len(order) + 1, dtype=np.int32)
+    row[order] = np.arange(len(order))
+    row[NOISE] = NOISE  # its last place: label -1
+    linkage = fit.linkage.copy()
+    is_leaf = linkage[:, :2] < len(order)  # above that a number means an earlier row of the linkage
+    linkage[:, :2][is_leaf] = row[linkage[:, :2][is_leaf].astype(np.int64)]
+    linkage[:, :2].sort(axis=1)
+    clusters = row[fit.cell_clusters]
+    side_by_side = np.argsort(clusters, kind="stable")
+    return replace(
+        fit,
+        labels=row[fit.labels],
+        persistence=fit.persistence[order],
+        cell_centroids=fit.cell_centroids[side_by_side],
+        cell_clusters=clusters[side_by_side],
+        linkage=linkage,
+        parents=fit.parents[order],
     )
 
 

@@ -93,8 +93,8 @@ class Dataset(Record):
         return self
 
 
-class PoolSettings(Record):
-    """How the datasets of a pool are clustered, in HDBSCAN's own terms."""
+class FitSettings(Record):
+    """What the clusters of a pool depend on, in HDBSCAN's own terms."""
 
     engine: Literal["graph_hdbscan", "hdbscan", "kmeans"] = "graph_hdbscan"
     min_cluster_size: int = Field(100, ge=2)
@@ -107,6 +107,19 @@ class PoolSettings(Record):
     cell_chunks: int | None = Field(None, ge=1)
     """Chunks of a cell, on average. None: few in small pools, more in large ones, see
     `cells.cells_wanted`."""
+
+
+class PoolSettings(FitSettings):
+    """How the datasets of a pool are clustered, and when anew."""
+
+    refit: Literal["propose", "drift", "always"] = "propose"
+    """What happens when the pool changes. Its clusters of now take in what is new; propose: they
+    stay, and a check says when they do not fit any more; drift: then they are found anew; always:
+    they are found anew with every change."""
+
+    def of_fit(self) -> FitSettings:
+        """Those that clusters depend on."""
+        return FitSettings.model_validate(self.model_dump(include=set(FitSettings.model_fields)))
 
 
 class Pool(Record):

@@ -63,6 +63,18 @@ LINEAGE = pa.schema(
 """Ordered by cluster, dataset and shard. What the shards were made from is said once, in the
 schema's metadata: see `lineage.Sources`."""
 
+MIGRATION = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),  # of cluster_model.KINDS
+        pa.field("old_cluster_id", pa.int32()),  # null: it is new
+        pa.field("new_cluster_id", pa.int32()),  # null: it is gone
+        pa.field("n_shared", pa.int64(), nullable=False),  # sampled chunks that are in both
+        pa.field("share_of_old", pa.float32()),
+        pa.field("share_of_new", pa.float32()),
+        pa.field("cosine", pa.float32()),  # of the two centroids
+    ]
+)
+
 
 def embeddings(dim: int) -> pa.Schema:
     """Unit vectors of one shard.
@@ -83,7 +95,7 @@ def embeddings(dim: int) -> pa.Schema:
 
 
 def centroids(dim: int) -> pa.Schema:
-    """One row per cluster of a pool, ordered by cluster_id (0, 1, …, n-1).
+    """One row per cluster of a pool, ordered by cluster_id, which has gaps.
 
     Args:
         dim: dimension of the model.

@@ -1,5 +1,7 @@
 """Unit vectors in well known clusters, and a cluster model of them, for tests."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -8,11 +10,13 @@ from acidburn_assets.core.cluster_model import (
     NOISE,
     ClusterModel,
     Fit,
+    FittedOn,
     rank_clusters,
     summarize,
     unit_centroids,
 )
-from acidburn_assets.core.datasets import PoolSettings
+from acidburn_assets.core.datasets import FitSettings
+from acidburn_assets.core.migration import descend
 
 
 def blobs(
@@ -65,16 +69,37 @@ def fit_of(labels: np.ndarray, vectors: np.ndarray, *, n_cells_each: int = 1) ->
     )
 
 
+def fitted_on(**changed: Any) -> FittedOn:
+    """What a small model of the pool `science` was fitted on, but for what is given."""
+    facts = {
+        "manifests": {"papers": "ab" * 32},
+        "shards": {"papers/000000": "cd" * 32},
+        "n_chunks": 150,
+        "model": "encoder-1",
+        "dim": 24,
+        "settings": FitSettings(min_cluster_size=5, min_samples=2),
+        "engine_version": "clusterer-1",
+    }
+    return FittedOn.model_validate({**facts, **changed})
+
+
 def model_of(
-    vectors: np.ndarray, labels: np.ndarray, *, pool: str = "science", n_cells_each: int = 1
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    *,
+    pool: str = "science",
+    n_cells_each: int = 1,
+    sample_ids: np.ndarray | None = None,
+    previous: ClusterModel | None = None,
 ) -> ClusterModel:
-    """The model of such a fit."""
+    """The model of such a fit; with `previous` the generation after that one."""
+    fit = fit_of(labels, vectors, n_cells_each=n_cells_each)
+    ids = random_ids(len(vectors)) if sample_ids is None else sample_ids
     return summarize(
-        fit_of(labels, vectors, n_cells_each=n_cells_each),
+        fit,
         vectors,
-        random_ids(len(vectors)),
+        ids,
         pool=pool,
-        settings=PoolSettings(min_cluster_size=5, min_samples=2),
-        manifests={"papers": "ab" * 32},
-        model="encoder-1",
+        fitted_on=fitted_on(dim=vectors.shape[1], n_chunks=len(vectors)),
+        descent=None if previous is None else descend(fit.labels, vectors, ids, previous),
     )

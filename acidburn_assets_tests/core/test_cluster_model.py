@@ -1,5 +1,6 @@
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import strategies as st
 
 from acidburn_assets.core import cluster_model
 from acidburn_assets.core.cluster_model import (
+    MIGRATION,
     NOISE,
     RADIUS_FLOOR,
     ClusterModel,
+    Descent,
     rank_clusters,
     row_cosines,
     sample_rows,
@@ -18,7 +21,13 @@ from acidburn_assets.core.cluster_model import (
     unit_centroids,
 )
 from acidburn_assets.core.errors import ConfigError, ModelError, SchemaError
-from acidburn_assets_tests.core.cluster_samples import blobs, fit_of, model_of, random_ids
+from acidburn_assets_tests.core.cluster_samples import (
+    blobs,
+    fit_of,
+    fitted_on,
+    model_of,
+    random_ids,
+)
 
 SHARD_SIZES = st.dictionaries(
     st.sampled_from([f"d/{index:06d}" for index in range(8)]), st.integers(0, 60)
@@ -132,6 +141,14 @@ def test_a_damaged_model_is_never_read_as_another(data: st.DataObject) -> None:
         ("sample_labels", np.zeros(120), "sample_labels is float64"),
         ("centroids", np.ones((3, 24), dtype=np.float32), "unit length"),
         ("radii", np.zeros(3, dtype=np.float32), "radius"),
+        ("cluster_ids", np.array([0, 2, 1], dtype=np.int32), "cluster ids"),
+        (
+            "cluster_ids",
+            np.array([0, 1, 3], dtype=np.int32),
+            "from 0 to below 3",
+        ),
+        ("migration", np.zeros(1), "migration is float64"),
+        ("migration", np.full(1, 9, dtype=MIGRATION), "migration table"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(array: str, wrong: np.ndarray, reason: str) -> None:
@@ -217,9 +234,7 @@ def test_ids_of_other_rows_are_refused() -> None:
             vectors,
             random_ids(3),
             pool="p",
-            settings=model.meta.settings,
-            manifests={},
-            model="m",
+            fitted_on=model.meta.fitted_on,
         )
 
 
@@ -241,3 +256,30 @@ def test_a_row_has_its_cosine_whatever_rows_stand_beside_it() -> None:
     whole = row_cosines(vectors, right)
     alone = [row_cosines(vectors[[at]], right[[at]])[0] for at in range(len(vectors))]
     assert whole.tolist() == alone
+
+
+def test_what_there_is_of_clusters_stands_in_the_order_of_their_ids() -> None:
+    vectors, truth = blobs((60, 40, 20), n_noise=5)
+    fit = replace(
+        fit_of(truth, vectors, n_cells_each=2),
+        persistence=np.array([0.6, 0.4, 0.2], dtype=np.float32),
+        parents=np.array([0, 1, 1], dtype=np.int32),
+        linkage=np.array([[1, 2, 0.3, 2], [0, 3, 0.9, 3]]),
+    )
+    ids = random_ids(len(vectors))
+    descent = Descent(1, "ef" * 32, np.array([4, 9, 2]), 10, np.empty(0, MIGRATION))
+    plain, moved = (
+        cluster_model.summarize(fit, vectors, ids, pool="p", fitted_on=fitted_on(), descent=one)
+        for one in (None, descent)
+    )
+    was = [2, 0, 1]  # the row that each had in the order of the fit
+    assert moved.cluster_ids.tolist() == [2, 4, 9]
+    for name in ("centroids", "radii", "sizes", "persistence", "parents"):
+        np.testing.assert_array_equal(getattr(moved, name), getattr(plain, name)[was])
+    np.testing.assert_array_equal(moved.sample_labels, np.array([1, 2, 0, NOISE])[truth])
+    assert moved.cell_clusters.tolist() == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_array_equal(moved.cell_centroids, plain.cell_centroids[[4, 5, 0, 1, 2, 3]])
+    # rows 1 and 2 of the fit, joined first, are rows 2 and 0 now
+    assert moved.linkage.tolist() == [[0, 2, 0.3, 2], [1, 3, 0.9, 3]]
+    read = ClusterModel.from_bytes(moved.to_bytes(), key="k")
+    assert (read.meta.generation, read.meta.previous, read.meta.next_id) == (1, "ef" * 32, 10)
