@@ -11,15 +11,20 @@ from acidburn_assets.assets import specs
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.datasets import Pool
 from acidburn_assets.io_managers.failures import QUARANTINE_CHECK, FailureLog, quarantine_check
-from acidburn_assets.io_managers.objects import Tables, load_record
+from acidburn_assets.io_managers.objects import Tables, load_record, record_figures
 from acidburn_assets.io_managers.pools import PoolTables
 from acidburn_assets.resources import PostgresResource, StoreResource
+
+_SHOWN_OF_DRIFT = (
+    *("generation", "new_chunks", "growth", "weak_excess", "novel_mass", "distance_shift"),
+)
 
 
 def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
     """The checks of one pool."""
     lineage_key = specs.key(pool.name, "lineage")
     map_key = specs.key(pool.name, "cluster_map")
+    model_key = specs.key(pool.name, "cluster_model")
     report_key = specs.key(pool.name, "retrieval_report")
 
     @dg.asset_check(
@@ -35,6 +40,23 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
         placed = sum(pc.sum(counts[name]).as_py() or 0 for name in ("n_chunks", "n_noise"))
         return dg.AssetCheckResult(
             passed=placed == sealed, metadata={"sealed": sealed, "placed": placed}
+        )
+
+    @dg.asset_check(
+        asset=model_key,
+        name="clusters_fit_the_corpus",
+        description=(
+            "What came since the clusters were found lies in them. Where it does not, find them "
+            "anew, which keeps their ids: `acidburn materialize POOL/cluster_model --force`, then "
+            "`acidburn materialize POOL`."
+        ),
+    )
+    def clusters_fit_the_corpus(store: StoreResource) -> dg.AssetCheckResult:
+        figures = record_figures(store.create(), model_key)
+        return dg.AssetCheckResult(
+            passed=not figures["refit_proposed"],
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={name: figures[name] for name in _SHOWN_OF_DRIFT if name in figures},
         )
 
     @dg.asset_check(
@@ -70,7 +92,12 @@ def build(pool: Pool) -> list[dg.AssetChecksDefinition]:
             passed=served == sealed, metadata={"sealed": sealed, "served": served}
         )
 
-    return [every_chunk_has_a_cluster, titles_find_their_clusters, every_chunk_is_served]
+    return [
+        every_chunk_has_a_cluster,
+        clusters_fit_the_corpus,
+        titles_find_their_clusters,
+        every_chunk_is_served,
+    ]
 
 
 def build_quarantine(key: dg.AssetKey) -> dg.AssetChecksDefinition:

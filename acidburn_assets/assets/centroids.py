@@ -78,7 +78,7 @@ def _figures(table: pa.Table) -> dict[str, object]:
         "median_cell": float(np.median(in_cells)),
         "largest_cell": int(in_cells.max()),
         "sizes": specs.picture(
-            pictures.cluster_sizes(members, [str(cluster) for cluster in range(len(members))]),
+            pictures.cluster_sizes(members, list(map(str, table["cluster_id"].to_pylist()))),
             "chunks per cluster",
         ),
         **specs.COST_FREE,

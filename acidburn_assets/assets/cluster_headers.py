@@ -37,8 +37,13 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         facts = specs.pool_facts(pool, encoder.card())
 
         def make(_: str | None) -> Made:
-            exact = {row["cluster_id"]: row for row in centroids.read(None).to_pylist()}
-            vectors = embedding.matrix(centroids.read(None)["centroid"])  # (k, dim) float32
+            table = centroids.read(None)
+            exact = {
+                row["cluster_id"]: row
+                for row in table.select(["cluster_id", "radius", "medoid_ids"]).to_pylist()
+            }
+            rows = {cluster: row for row, cluster in enumerate(exact)}
+            vectors = embedding.matrix(table["centroid"])  # (k, dim) float32
             cards = sorted(cluster_map.cards, key=lambda card: card.cluster_id)
             headers = [
                 database.ClusterHeader(
@@ -65,7 +70,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                     target,
                     facts,
                     headers=headers,
-                    centroids=vectors[[card.cluster_id for card in cards]],
+                    centroids=vectors[[rows[card.cluster_id] for card in cards]],
                     source_sha256=cluster_map.content_version(),
                     clustering=cluster_map.cluster_model_sha256,
                     run_id=run_id,

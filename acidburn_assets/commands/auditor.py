@@ -27,12 +27,13 @@ from acidburn_assets.core.audit import (
     Title,
     Titles,
 )
-from acidburn_assets.core.errors import ConfigError, NotMaterialized
+from acidburn_assets.core.errors import ConfigError, NotMaterialized, ObjectMissing
 from acidburn_assets.core.lineage import Source
 from acidburn_assets.core.plan import Plan
 from acidburn_assets.definitions import build_defs
 from acidburn_assets.io_managers import history, versions
 from acidburn_assets.io_managers.failures import FailureLog, LeftOutShards
+from acidburn_assets.io_managers.generations import Generations
 from acidburn_assets.io_managers.objects import Tables, load_record
 from acidburn_assets.runtime import backends
 from acidburn_assets.settings import Settings
@@ -112,7 +113,7 @@ class Auditor:
                 if at is None
                 else self._made_then(name, standing)
             ),
-            fitted_on=_fitted_on(standing),
+            fitted_on=self._fitted_on(name, standing),
             shards=tuple(
                 ShardShare(
                     n_chunks=row.n_chunks,
@@ -338,6 +339,25 @@ class Auditor:
             if record is not None
         )
 
+    def _fitted_on(self, pool: str, standing: Standing) -> dict[str, str]:
+        """Version of each manifest that the clusters were found in; a model that stayed when its
+        pool changed has others among the inputs of its event."""
+        if standing.cluster_model is None:
+            return {}
+        figures = versions.figures_of(standing.cluster_model)
+        if "fitted_on" in figures:
+            return dict(figures["fitted_on"])
+        tags = versions.tags_of(standing.cluster_model)
+        try:  # a model that was adopted
+            model = Generations(self.store, pool).read(versions.data_version(tags))
+            return model.meta.fitted_on.manifests
+        except ObjectMissing:  # of a time when every event was a fit, and none was kept
+            return {
+                name.removesuffix("/manifest"): version
+                for name, version in versions.input_versions(tags).items()
+                if name.endswith("/manifest")
+            }
+
     def _event(self, key: dg.AssetKey, partition: str | None, record: dg.EventLogRecord) -> Made:
         tags = versions.tags_of(record)
         current = versions.current_versions(
@@ -364,18 +384,6 @@ def _moment(standing: Standing, at: str | None) -> Moment:
         map_event_id=standing.cluster_map.storage_id if standing.cluster_map else None,
         made_at=time_of(standing.lineage),
     )
-
-
-def _fitted_on(standing: Standing) -> dict[str, str]:
-    """Version of each manifest that the cluster model was fitted on, as its event recorded it."""
-    if standing.cluster_model is None:
-        return {}
-    inputs = versions.input_versions(versions.tags_of(standing.cluster_model))
-    return {
-        name.removesuffix("/manifest"): version
-        for name, version in inputs.items()
-        if name.endswith("/manifest")
-    }
 
 
 def _chunk_trail(

@@ -414,20 +414,24 @@ class Exemplars(NamedTuple):
     edge: tuple[int, ...]  # farthest from the centroid first
 
 
-def nearest_clusters(centroids: np.ndarray, *, n: int = N_NEIGHBOURS) -> dict[int, tuple[int, ...]]:
+def nearest_clusters(
+    centroids: np.ndarray, *, ids: Sequence[int] | None = None, n: int = N_NEIGHBOURS
+) -> dict[int, tuple[int, ...]]:
     """The nearest other clusters of each, nearest first.
 
     Args:
-        centroids: (k, dim) float32, unit length, row = cluster id.
+        centroids: (k, dim) float32, unit length.
+        ids: of the clusters; None: their rows.
         n: how many, fewer where there are fewer.
     """
+    ids = range(len(centroids)) if ids is None else ids
     nearest = {}
     for start in range(0, len(centroids), _BLOCK_ROWS):
         similarities = centroids[start : start + _BLOCK_ROWS] @ centroids.T  # (rows, k)
         for row, similarity in enumerate(similarities):
             similarity[start + row] = -np.inf
             order = np.argsort(-similarity, kind="stable")[: min(n, len(centroids) - 1)]
-            nearest[start + row] = tuple(order.tolist())
+            nearest[ids[start + row]] = tuple(ids[other] for other in order.tolist())
     return nearest
 
 

@@ -39,8 +39,12 @@ STEADY_SHARE = 0.5
 Chosen: what two clusters of one size have that share two thirds of their members.
 """
 
-PART_SHARE = 0.25
-"""Least share of a cluster that counts as a part of it. Chosen."""
+PART_SHARE = 1 / 3
+"""Least share of a cluster that counts as a part of it.
+
+Source: measured, a tenth more of the same topics: with a quarter .13 to .25 of 16 clusters count as
+changed, with a third .13 to .19.
+"""
 
 MOVED_RADII = 0.5
 """How far a centroid may move, in radii of its cluster, and be called by the same words. Chosen."""
@@ -121,12 +125,11 @@ def match(old: np.ndarray, new: np.ndarray, *, n_old: int, n_new: int) -> Matche
 
     - kept: the same, with `STEADY_SHARE` of their members in common.
     - moved: the same, with fewer.
-    - split: an old cluster that has parts in several new ones, of which one may go on as it, and a
-      new cluster that has a part of no other.
-    - merged: a new cluster that has parts of several old ones, and an old cluster whose only part
-      is in one that goes on as another.
-    - new: a cluster that has a part of none.
-    - gone: a cluster of which none has a part.
+    - split: an old cluster and one of the new ones that its members lie in now; one of them may go
+      on as it.
+    - merged: a new cluster and one of the old ones that it has parts of; it may go on as one.
+    - new: a cluster without such a relation to one before.
+    - gone: a cluster without such a relation to one of now.
 
     Args:
         old: (n,) row of each chunk's cluster before, or NOISE.
@@ -154,8 +157,8 @@ def match(old: np.ndarray, new: np.ndarray, *, n_old: int, n_new: int) -> Matche
         default=len(KINDS),
     )
     told = kinds < len(KINDS)
-    fresh = np.setdiff1d(np.arange(n_new), pairs.new[is_part_of_new])
-    gone = np.setdiff1d(np.arange(n_old), pairs.old[is_part_of_old])
+    fresh = np.setdiff1d(np.arange(n_new), pairs.new[told])
+    gone = np.setdiff1d(np.arange(n_old), pairs.old[told])
     none = np.full(len(fresh) + len(gone), NOISE)
     relations = np.zeros(int(told.sum()) + len(none), dtype=MIGRATION)
     relations["kind"] = [

@@ -110,6 +110,11 @@ def work(
     return dg.Output(Work(make, versions_read, before_event), metadata=_NO_FRAMEWORK_EVENTS)
 
 
+def is_forced(run: dg.DagsterRun) -> bool:
+    """Whether somebody asked for what is up to date to be made again."""
+    return run.tags.get(FORCE_TAG) == "true"
+
+
 class AssetIOManager(dg.IOManager):
     """Owns the loop, reuse, versions, events and failures; a subclass stores one format.
 
@@ -168,7 +173,7 @@ class AssetIOManager(dg.IOManager):
         # a generator: Dagster stores the events logged so far at each yield
         step = context.step_context
         key = context.asset_key
-        is_forced = step.dagster_run.tags.get(FORCE_TAG) == "true"
+        is_forced_run = is_forced(step.dagster_run)
         partitions = (
             sorted(context.asset_partition_keys) if context.has_asset_partitions else [None]
         )
@@ -184,7 +189,7 @@ class AssetIOManager(dg.IOManager):
             started = time.perf_counter()
             try:
                 record = versions.latest_materialization(step.instance, key, partition)
-                kept = None if is_forced else self._reusable(key, partition, current)
+                kept = None if is_forced_run else self._reusable(key, partition, current)
                 if kept is not None and self._is_trusted(key, partition, kept, record):
                     event = _event_of_kept(key, partition, current, kept, record)
                 else:
@@ -195,7 +200,7 @@ class AssetIOManager(dg.IOManager):
                         made,
                         made_from=current.fingerprint(),
                         run_id=step.run_id,
-                        is_forced=is_forced,
+                        is_forced=is_forced_run,
                     )
                     event = _event_of_new(key, partition, current, made, new, started)
                 if obj.before_event is not None:

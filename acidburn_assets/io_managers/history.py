@@ -16,8 +16,9 @@ from acidburn_assets.core.errors import ObjectMissing
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.objects import RECORDS
 
-KEPT = ("lineage", "cluster_map")
-"""With both, any cluster is known as it was, with its name."""
+KEPT = ("lineage", "cluster_map", "cluster_model")
+"""With the first two, any cluster is known as it was, with its name; with the third, which one it is
+of the clusters before and after."""
 
 _EVENTS_PER_QUERY = 500
 """SQLite binds 999 values in the versions that some systems still have."""

@@ -253,6 +253,17 @@ def load_record(objects: ObjectStore, key: dg.AssetKey) -> Any:
     return record.from_bytes(objects.get_bytes(object_key), key=object_key)
 
 
+def record_figures(objects: ObjectStore, key: dg.AssetKey) -> dict[str, Any]:
+    """The figures that were stored with the record of an asset: those that are numbers or words.
+
+    Raises:
+        NotMaterialized: it has not been made, or is gone.
+    """
+    info = _info(objects, key, _object_key(key, None, RECORDS[key.path[-1]][1]))
+    figures: dict[str, Any] = json.loads(info.metadata.get(_FIGURES, "{}"))
+    return figures
+
+
 class ParquetIOManagerFactory(dg.ConfigurableIOManagerFactory[ParquetIOManager]):
     """Makes the manager from the configured store."""
 

@@ -57,6 +57,14 @@ class PoolTables:
             for entry in manifest.entries
         }
 
+    def sha256_by_shard(self, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+        """`dataset/shard` to the sha256 of its embeddings, all shards of the pool."""
+        return {
+            f"{name}/{entry.shard}": entry.sha256
+            for name, manifest in manifests.items()
+            for entry in manifest.entries
+        }
+
     def table(self, dataset: str, asset: str) -> Tables:
         """The shards of one asset of one dataset."""
         return Tables(self._store, dg.AssetKey([dataset, asset]))
@@ -186,12 +194,11 @@ class PoolTables:
         rows = rows_by_shard([*shown, *sample.found.values()])
         texts = self.take("chunks", rows, ["chunk_id", "doc_id", "text"])
         return ClusterTexts(
-            n_clusters=len(centroids),
             members=members,
             held_out=held_out,
             medoids={
                 cluster: [sample.found[chunk_id] for chunk_id in ids]
-                for cluster, ids in enumerate(medoids)
+                for cluster, ids in zip(centroids["cluster_id"].to_pylist(), medoids, strict=True)
             },
             passages={
                 row["chunk_id"]: Passage(row["chunk_id"].hex(), row["doc_id"], row["text"])
@@ -218,15 +225,14 @@ class PoolTables:
 class ClusterTexts:
     """What a label is made from."""
 
-    n_clusters: int
     members: Mapping[int, Sequence[Place]]  # clusters without members have no entry
     held_out: Mapping[int, Sequence[Place]]
-    medoids: Mapping[int, Sequence[Place]]
+    medoids: Mapping[int, Sequence[Place]]  # of every cluster, by rising id
     passages: Mapping[bytes, Passage]  # of members and medoids
 
     def samples(self) -> dict[int, ClusterSample]:
         """Texts of every cluster; empty ones included."""
-        return {cluster: self.of(cluster) for cluster in range(self.n_clusters)}
+        return {cluster: self.of(cluster) for cluster in self.medoids}
 
     def of(self, cluster: int) -> ClusterSample:
         """Texts of one cluster."""
