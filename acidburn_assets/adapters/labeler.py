@@ -102,6 +102,15 @@ Source: docs.x.ai, Models, October 2026; github.com/neavo/LinguaGacha issue 771.
 """
 
 
+def basis_of(model: str) -> str:
+    """What decides a label beside the cluster that it is of.
+
+    Args:
+        model: that is asked.
+    """
+    return f"{model}, prompt {PROMPT_VERSION}"
+
+
 class LabelRequest(NamedTuple):
     """What a model is shown of a cluster."""
 

@@ -2,7 +2,8 @@
 
 Keyless labels first; where there is a key, a language model replaces them one by one within its
 budget. What it did not reach keeps its keyless label, and so does what it named worse: titles of
-both are held against centroids and members.
+both are held against centroids and members. A cluster that hardly changed since the map before
+keeps the label that it had there.
 """
 
 from collections import defaultdict
@@ -12,7 +13,8 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from acidburn_assets.adapters.labeler import Labeler, LabelRequest, LabelRun
+from acidburn_assets.adapters.labeler import Labeler, LabelRequest, LabelRun, basis_of
+from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.assets import specs
 from acidburn_assets.core import cluster_map as mapping
 from acidburn_assets.core import embeddings as embedding
@@ -20,9 +22,17 @@ from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import Dataset, Pool
 from acidburn_assets.core.embeddings import Encoder
-from acidburn_assets.core.labels import Heuristic, describe, describe_groups, members_wanted
+from acidburn_assets.core.errors import SchemaError
+from acidburn_assets.core.labels import (
+    KEYLESS_VERSION,
+    Heuristic,
+    describe,
+    describe_groups,
+    members_wanted,
+)
 from acidburn_assets.io_managers import history
-from acidburn_assets.io_managers.base import Made, Work, work
+from acidburn_assets.io_managers.base import Made, Work, is_forced, work
+from acidburn_assets.io_managers.generations import Generations
 from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.io_managers.pools import ClusterTexts, PoolTables
 from acidburn_assets.resources import EncoderResource, LabelerResource, StoreResource
@@ -41,6 +51,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
     # keyless labels do not change with the model that would have been asked; with one, a higher
     # budget goes on where a lower one ended, and what was answered is in the cache
     asked = [settings.acidburn_label_model, settings.acidburn_label_budget_usd] if has_key else []
+    basis = basis_of(settings.acidburn_label_model) if has_key else KEYLESS_VERSION
 
     @dg.asset(
         key=map_key,
@@ -49,7 +60,9 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
             "centroids": dg.AssetIn(specs.key(pool.name, "centroids")),
         },
         io_manager_key="records",
-        code_version=specs.version("cluster_map-2", asked, [specs.terms(one) for one in datasets]),
+        code_version=specs.version(
+            "cluster_map-3", basis, asked, [specs.terms(one) for one in datasets]
+        ),
         group_name=pool.name,
         kinds={"json"},
         pool="labels",
@@ -65,6 +78,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
     ) -> dg.Output[Work]:
         objects = store.create()
         tables = PoolTables(objects, pool)
+        generations = Generations(objects, pool.name)
 
         def make(_: str | None) -> Made:
             stored = centroids.info(None)
@@ -76,17 +90,28 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 n_members=members_wanted(len(table)),
                 n_held_out=N_HELD_OUT,
             )
-            heuristics = describe(texts.samples(), mapping.nearest_clusters(vectors))
+            ids = table["cluster_id"].to_pylist()
+            heuristics = describe(texts.samples(), mapping.nearest_clusters(vectors, ids=ids))
+            facts = _facts(cluster_model, table, texts)
+            reader = encoder.create()
+            carried = {}
+            if not is_forced(context.run):
+                previous = _map_before(context.instance, objects, map_key)
+                if previous is not None:
+                    since = generations.steady_since(cluster_model, previous.cluster_model_sha256)
+                    carried = mapping.still_labelled(previous, facts, steady=since, basis=basis)
+                    carried = _still_found(carried, ids, reader, vectors)
             grok = labeler.create(objects, pool.name)
-            run = _ask(grok, heuristics, texts, tables, vectors) if grok else None
+            changed = [cluster for cluster in ids if cluster not in carried]
+            run = _ask(grok, changed, heuristics, texts, tables, vectors) if grok else None
             if run is not None:
                 context.log.info(
                     f"{len(run.labels)} labels by {settings.acidburn_label_model} for "
                     f"${run.usd:.4f}, {run.n_cached} of them cached, {run.n_failed} failed, "
                     f"{run.status} {run.stop_reason}"
                 )
-            reader = encoder.create()
-            held_out = tables.vectors_of(texts.held_out)
+            rows = {cluster: row for row, cluster in enumerate(ids)}
+            held_out = {rows[one]: held for one, held in tables.vectors_of(texts.held_out).items()}
             labels = run.labels if run else {}
             worse = _worse(labels, heuristics, reader, vectors, held_out) if labels else {}
             made = mapping.build_cluster_map(
@@ -94,12 +119,15 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
                 datasets=[specs.dataset_terms(dataset) for dataset in datasets],
                 model=cluster_model.meta.model,
                 cluster_model_sha256=cluster_model.content_version(),
+                generation=cluster_model.meta.generation,
                 centroids_key=stored.key,
                 centroids_sha256=stored.sha256,
-                facts=_facts(cluster_model, table, texts),
+                facts=facts,
                 heuristics=heuristics,
                 groups=_groups(cluster_model, vectors, texts),
-                labels={row: label for row, label in labels.items() if row not in worse},
+                carried=carried,
+                labels={one: label for one, label in labels.items() if one not in worse},
+                basis=basis,
                 failures={**run.failures, **worse} if run else None,
                 usd=run.usd if run else 0.0,
                 status=run.status if run else "complete",
@@ -108,7 +136,8 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
             scores = mapping.score_titles(titles, vectors, held_out)
             made = made.with_faithfulness(scores)
             kept = dg.MetadataValue.text(history.kept_keys(objects, map_key))
-            return Made(made, {**_figures(made), "history": kept})
+            figures = {**_figures(made), "labels_carried_over": len(carried), "history": kept}
+            return Made(made, figures)
 
         def put_to_use() -> None:
             history.keep(objects, map_key)
@@ -121,19 +150,44 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
     return cluster_map
 
 
+def _map_before(
+    instance: dg.DagsterInstance, objects: ObjectStore, key: dg.AssetKey
+) -> ClusterMap | None:
+    """The map that is stored, or where that is lost the one that was reported last; None where
+    there is none, or none that this version of Acidburn made."""
+    try:
+        content = history.last_content(instance, objects, key)
+        return None if content is None else ClusterMap.from_bytes(content, key=key.to_user_string())
+    except SchemaError:
+        return None
+
+
+def _still_found(
+    cards: Mapping[int, mapping.Card], ids: Sequence[int], encoder: Encoder, centroids: np.ndarray
+) -> dict[int, mapping.Card]:
+    """Without those whose titles lead to other clusters by now."""
+    if not cards:
+        return {}
+    titles = encoder.encode([card.title for card in cards.values()], "query").vectors
+    by_row = {row: cards[one] for row, one in enumerate(ids) if one in cards}
+    lost = mapping.led_astray(by_row, titles, centroids)
+    return {card.cluster_id: card for row, card in by_row.items() if row not in lost}
+
+
 def _facts(
     model: ClusterModel, centroids: pa.Table, texts: ClusterTexts
 ) -> list[mapping.ClusterFacts]:
+    table = centroids.select(["cluster_id", "n_chunks", "n_noise"])
     return [
         mapping.ClusterFacts(
             cluster_id=row["cluster_id"],
-            parent=int(model.parents[row["cluster_id"]]) if model.meta.n_groups else None,
+            parent=int(model.parents[at]) if model.meta.n_groups else None,
             size=row["n_chunks"],
             n_noise=row["n_noise"],
             medoids=texts.quoted_medoids(row["cluster_id"]),
-            stability=_share_or_none(model.persistence[row["cluster_id"]]),
+            stability=_share_or_none(model.persistence[at]),
         )
-        for row in centroids.select(["cluster_id", "n_chunks", "n_noise"]).to_pylist()
+        for at, row in enumerate(table.to_pylist())
     ]
 
 
@@ -145,9 +199,9 @@ def _groups(model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts) -> li
     if not model.meta.n_groups:
         return []
     clusters: dict[int, list[int]] = defaultdict(list)
-    for cluster, group in enumerate(model.parents.tolist()):
+    for cluster, group in zip(model.cluster_ids.tolist(), model.parents.tolist(), strict=True):
         clusters[group].append(cluster)
-    centres = np.stack([vectors[clusters[group]].mean(axis=0) for group in sorted(clusters)])
+    centres = np.stack([vectors[model.parents == group].mean(axis=0) for group in sorted(clusters)])
     labels = describe_groups(texts.samples(), clusters, mapping.nearest_clusters(centres))
     return [
         mapping.Group(
@@ -163,17 +217,19 @@ def _groups(model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts) -> li
 
 def _ask(
     labeler: Labeler,
+    clusters: Sequence[int],
     heuristics: Mapping[int, Heuristic],
     texts: ClusterTexts,
     tables: PoolTables,
     centroids: np.ndarray,
 ) -> LabelRun:
     """Asks for the largest clusters first: where the budget ends, the most passages are named."""
-    vectors = tables.vectors_of(texts.members)
-    neighbours = mapping.nearest_clusters(centroids)
+    rows = {cluster: row for row, cluster in enumerate(heuristics)}
+    neighbours = mapping.nearest_clusters(centroids, ids=list(heuristics))
+    vectors = tables.vectors_of({one: texts.members.get(one, ()) for one in clusters})
     requests = []
     for cluster in sorted(vectors, key=lambda one: (-len(texts.members[one]), one)):
-        picked = mapping.pick_exemplars(vectors[cluster], centroids[cluster])
+        picked = mapping.pick_exemplars(vectors[cluster], centroids[rows[cluster]])
         members = texts.of(cluster).members
         requests.append(
             LabelRequest(
@@ -196,10 +252,13 @@ def _worse(
     held_out: Mapping[int, np.ndarray],
 ) -> dict[int, str]:
     """Why the keyless title is kept, of the clusters that a model named worse."""
-    rows = sorted(labels)
-    model = encoder.encode([labels[row].title for row in rows], "query").vectors
-    keyless = encoder.encode([heuristics[row].title for row in sorted(heuristics)], "query").vectors
-    return mapping.worse_titles(dict(zip(rows, model, strict=True)), keyless, centroids, held_out)
+    asked = sorted(labels)
+    rows = {cluster: row for row, cluster in enumerate(heuristics)}
+    model = encoder.encode([labels[one].title for one in asked], "query").vectors
+    keyless = encoder.encode([one.title for one in heuristics.values()], "query").vectors
+    by_row = {rows[one]: vector for one, vector in zip(asked, model, strict=True)}
+    worse = mapping.worse_titles(by_row, keyless, centroids, held_out)
+    return {one: worse[rows[one]] for one in asked if rows[one] in worse}
 
 
 def _figures(made: ClusterMap) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """`P/cluster_model`: the clusters of a bounded sample, and whether they still fit what comes.
 
 A manifest that changes need not mean that clusters are found anew: the model stays, byte for byte,
-as long as the pool's `refit` says so; how far what is new drifts from what it was fitted on is told.
-Where it is fitted anew, clusters that go on keep their ids.
+as long as the pool's `refit` says so, and how far what is new drifts from it is told. Where it is
+fitted anew, clusters that go on keep their ids.
 """
 
 from collections.abc import Mapping
@@ -93,7 +93,11 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 ids,
                 pool=pool.name,
                 fitted_on=now,
-                descent=previous and migration.descend(fit.labels, vectors, ids, previous),
+                descent=(
+                    None
+                    if previous is None
+                    else migration.descend(fit.labels, vectors, ids, previous)
+                ),
             )
             if model.meta.is_fallback:
                 context.log.warning(f"one cluster holds everything: {model.meta.fallback_reason}")

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from acidburn_assets.core.labels import (
+    KEYLESS_VERSION,
     MAX_KEYWORDS,
     MAX_QUOTATION_CHARS,
     MAX_TITLE_CHARS,
@@ -24,6 +25,9 @@ from acidburn_assets.core.records import Record
 
 N_NEIGHBOURS = 3
 """Clusters that a label is told apart from. Chosen, not measured."""
+
+MAX_OUTGROWN = 2.0
+"""How many times as large, or as small, a cluster may become and keep its label. Chosen."""
 
 MAX_SUMMARY_CHARS = 400
 """Of a summary, whoever wrote it."""
@@ -104,6 +108,13 @@ class Card(_Described):
     label_model: str | None
     label_key: Sha256 | None
     """Content address of the model's answer."""
+    label_basis: str
+    """What made the label: a version of the keyless ones, or a model and a version of what it is
+    asked."""
+    label_generation: int = Field(ge=0)
+    """Of the cluster model when the label was made; since then the cluster hardly changed."""
+    label_size: int = Field(ge=0)
+    """Members of the cluster when the label was made."""
     label_failure: str | None
     """Why the cluster keeps its heuristic label although a model was asked."""
     faithfulness: Faithfulness | None
@@ -148,13 +159,15 @@ class DatasetTerms(_Described):
 class ClusterMap(_Described):
     """All clusters of a pool."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     pool: str
     datasets: tuple[DatasetTerms, ...]
     """Ordered by name."""
     model: str
     """Fingerprint of the encoder whose vectors were clustered."""
     cluster_model_sha256: Sha256
+    generation: int = Field(ge=0)
+    """Of the cluster model."""
     centroids_key: str
     """The object that holds the centroids, a row for each cluster."""
     centroids_sha256: Sha256
@@ -274,12 +287,15 @@ def build_cluster_map(
     datasets: Iterable[DatasetTerms],
     model: str,
     cluster_model_sha256: str,
+    generation: int,
     centroids_key: str,
     centroids_sha256: str,
     facts: Iterable[ClusterFacts],
     heuristics: Mapping[int, Heuristic],
     groups: Iterable[Group] = (),
+    carried: Mapping[int, Card] | None = None,
     labels: Mapping[int, Label] | None = None,
+    basis: str = "",
     failures: Mapping[int, str] | None = None,
     usd: float = 0.0,
     status: Literal["complete", "capped"] = "complete",
@@ -291,12 +307,15 @@ def build_cluster_map(
         datasets: the terms of its datasets.
         model: fingerprint of the encoder.
         cluster_model_sha256: of the cluster model's object.
+        generation: of the cluster model.
         centroids_key: of the centroids' object.
         centroids_sha256: of that object.
         facts: of every cluster.
         heuristics: a label for every cluster.
         groups: the hierarchy above the clusters.
+        carried: cards of the map before whose labels still hold, see `still_labelled`.
         labels: what a model wrote; these take the place of the heuristics.
+        basis: what these labels were made by.
         failures: why a model that was asked did not label a cluster.
         usd: what labelling cost in all.
         status: `capped` where labelling stopped at its budget.
@@ -304,21 +323,27 @@ def build_cluster_map(
     Raises:
         pydantic.ValidationError: the parts do not fit together.
     """
-    labels, failures = labels or {}, failures or {}
+    carried, labels, failures = carried or {}, labels or {}, failures or {}
     ordered = sorted(facts, key=lambda fact: fact.cluster_id)
     titles = _unique_titles(
         {
             fact.cluster_id: (labels.get(fact.cluster_id), heuristics[fact.cluster_id])
             for fact in ordered
-        }
+            if fact.cluster_id not in carried
+        },
+        taken=[card.title for card in carried.values()],
     )
     cards = tuple(
-        _card(
+        _carried_card(fact, carried[fact.cluster_id], heuristics[fact.cluster_id])
+        if fact.cluster_id in carried
+        else _card(
             fact,
             titles[fact.cluster_id],
             heuristics[fact.cluster_id],
             labels.get(fact.cluster_id),
             failures.get(fact.cluster_id),
+            basis=basis,
+            generation=generation,
         )
         for fact in ordered
     )
@@ -328,6 +353,7 @@ def build_cluster_map(
         datasets=tuple(sorted(datasets, key=lambda terms: terms.dataset)),
         model=model,
         cluster_model_sha256=cluster_model_sha256,
+        generation=generation,
         centroids_key=centroids_key,
         centroids_sha256=centroids_sha256,
         status=status,
@@ -346,6 +372,9 @@ def _card(
     heuristic: Heuristic,
     label: Label | None,
     failure: str | None,
+    *,
+    basis: str,
+    generation: int,
 ) -> Card:
     quoted = heuristic.summary_chunk_id if label is None else None
     datasets = {medoid.chunk_id: medoid.dataset for medoid in fact.medoids}
@@ -363,6 +392,9 @@ def _card(
         label_source="heuristic" if label is None else "llm",
         label_model=None if label is None else label.model,
         label_key=None if label is None else label.key,
+        label_basis=KEYLESS_VERSION if label is None else basis,
+        label_generation=generation,
+        label_size=fact.size,
         label_failure=failure if label is None else None,
         faithfulness=None,
         stability=fact.stability,
@@ -370,10 +402,83 @@ def _card(
     )
 
 
-def _unique_titles(found: Mapping[int, tuple[Label | None, Heuristic]]) -> dict[int, str]:
+def still_labelled(
+    previous: ClusterMap, facts: Iterable[ClusterFacts], *, steady: Collection[int], basis: str
+) -> dict[int, Card]:
+    """Cards of the map before whose labels still hold: a name does not change without a reason, and
+    what was paid for is not paid for again.
+
+    Those of clusters that hardly changed since, that are not many times as large or small as when
+    they were labelled, and that nothing better would label now: keyless labels where no model is
+    asked, labels of a model where that one is, or none.
+
+    Args:
+        previous: the map before.
+        facts: of the clusters now.
+        steady: clusters that hardly changed since that map.
+        basis: what would label them now.
+    """
+    sizes = {fact.cluster_id: fact.size for fact in facts}
+    is_asking = basis != KEYLESS_VERSION
+    return {
+        card.cluster_id: card
+        for card in previous.cards
+        if card.cluster_id in steady
+        and card.cluster_id in sizes
+        and (card.label_basis == basis or (card.label_source == "llm" and not is_asking))
+        and card.label_size <= MAX_OUTGROWN * sizes[card.cluster_id]
+        and sizes[card.cluster_id] <= MAX_OUTGROWN * card.label_size
+    }
+
+
+def led_astray(
+    cards: Mapping[int, Card], title_vectors: np.ndarray, centroids: np.ndarray
+) -> set[int]:
+    """Cards whose titles no longer find their own cluster first, though they did.
+
+    Args:
+        cards: by row of their clusters' centroids.
+        title_vectors: (m, dim) float32, unit length: their titles in that order, as queries.
+        centroids: (k, dim) float32, unit length, of all clusters.
+    """
+    lost = set()
+    for (row, card), title in zip(cards.items(), title_vectors, strict=True):
+        similarity = centroids @ title  # (k,)
+        was_first = card.faithfulness is not None and card.faithfulness.title_rank == 1
+        if was_first and (similarity > similarity[row]).any():
+            lost.add(row)
+    return lost
+
+
+def _carried_card(fact: ClusterFacts, card: Card, heuristic: Heuristic) -> Card:
+    """The label of before, and what is known of its cluster now; what it quotes is quoted anew
+    where it is no medoid any more, and may be gone with a revision."""
+    datasets = {medoid.chunk_id: medoid.dataset for medoid in fact.medoids}
+    quotation = {}
+    if card.summary_chunk_id is not None and card.summary_chunk_id not in datasets:
+        quoted = heuristic.summary_chunk_id
+        quotation = {
+            "summary": heuristic.summary,
+            "summary_chunk_id": quoted,
+            "summary_dataset": None if quoted is None else datasets[quoted],
+        }
+    known = {
+        "parent": fact.parent,
+        "size": fact.size,
+        "n_noise": fact.n_noise,
+        "medoids": fact.medoids,
+        "stability": fact.stability,
+        "faithfulness": None,
+    }
+    return card.model_copy(update={**known, **quotation})
+
+
+def _unique_titles(
+    found: Mapping[int, tuple[Label | None, Heuristic]], *, taken: Iterable[str] = ()
+) -> dict[int, str]:
     """A model sees one cluster at a time, so it may name two alike: the second says more."""
     titles: dict[int, str] = {}
-    taken: set[str] = set()
+    taken = {title.casefold() for title in taken}
     for cluster_id, (label, heuristic) in found.items():
         title = heuristic.title if label is None else label.title
         more = [*(label.keywords if label is not None else ()), *heuristic.keywords]

@@ -25,6 +25,9 @@ MAX_KEYWORDS = 12
 MAX_TITLE_WORDS = 7
 MAX_TITLE_CHARS = 120
 MIN_SUMMARY_CHARS, MAX_SUMMARY_CHARS = 20, 240
+KEYLESS_VERSION = "keyless-2"
+"""Raised when labels would be better than before: those of older maps are then made again."""
+
 MAX_QUOTATION_CHARS = 240
 """Of a medoid that is shown beside a label. Chosen: three lines."""
 

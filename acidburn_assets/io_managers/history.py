@@ -12,13 +12,13 @@ import dagster as dg
 
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.core import keys
-from acidburn_assets.core.errors import ObjectMissing
+from acidburn_assets.core.errors import ObjectCorrupt, ObjectMissing
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.objects import RECORDS
 
 KEPT = ("lineage", "cluster_map", "cluster_model")
-"""With the first two, any cluster is known as it was, with its name; with the third, which one it is
-of the clusters before and after."""
+"""With the first two, any cluster is known as it was, with its name; with the third, which one it
+is of those before and after."""
 
 _EVENTS_PER_QUERY = 500
 """SQLite binds 999 values in the versions that some systems still have."""
@@ -73,6 +73,21 @@ def find(store: ObjectStore, key: dg.AssetKey, sha256: str) -> str:
         "its history was kept, or somebody deleted it; `acidburn audit history "
         f"{key.to_user_string()}` lists the others"
     )
+
+
+def last_content(
+    instance: dg.DagsterInstance, store: ObjectStore, key: dg.AssetKey
+) -> bytes | None:
+    """What is stored of an asset in `KEPT`, or where that is lost what was reported last; None
+    where nothing was, or where it was not kept."""
+    try:
+        return store.get_bytes(_object_key(key))
+    except (ObjectMissing, ObjectCorrupt):
+        record = versions.latest_materialization(instance, key, None)
+    try:
+        return None if record is None else store.get_bytes(find(store, key, sha256_of(record)))
+    except ObjectMissing:
+        return None
 
 
 def sha256_of(record: dg.EventLogRecord) -> str:

@@ -68,6 +68,7 @@ def build(n: int = 3, **changes: Any) -> ClusterMap:
         ],
         "model": "minilm-1",
         "cluster_model_sha256": SHA,
+        "generation": 0,
         "centroids_key": "knowledge/centroids.parquet",
         "centroids_sha256": SHA,
         "facts": [
