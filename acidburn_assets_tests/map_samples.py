@@ -9,6 +9,7 @@ from acidburn_assets.core.cluster_map import (
     ClusterMap,
     DatasetTerms,
     Group,
+    Medoid,
     build_cluster_map,
 )
 from acidburn_assets.core.labels import Heuristic
@@ -82,8 +83,7 @@ def cluster_map(n_clusters: int = 60) -> ClusterMap:
                 parent=c // 10 if c < n_clusters - 1 else None,
                 size=1000 + n_clusters - c,
                 n_noise=100,
-                medoid_ids=(f"{c:032x}",),
-                medoid_datasets=("open",),
+                medoids=(Medoid(chunk_id=f"{c:032x}", dataset="open", text=""),),
             )
             for c in range(n_clusters)
         ],
