@@ -30,7 +30,8 @@ of the sample; and how much farther members may lie from their centroids in the 
 
 Source: measured, added to 10,000 titles and requests. A tenth of the same topics: .002 at most,
 below 0, and .006. Two of 20 tags that were not there, a tenth of the pool: .035, .035 and .046;
-one: .011, .010 and .029. 15 of 150 intents, a seventh: .086, .038, .059; 8, a twentieth: .030, .033, .012.
+one: .011, .010 and .029. 15 of 150 intents, a seventh: .086, .038, .059; 8, a twentieth: .030,
+.033, .012.
 """
 
 MAX_GROWTH = 2.0
