@@ -354,6 +354,7 @@ def _run_checks(world: World) -> dict[str, bool]:
 def test_checks_pass_on_a_good_world(world: World) -> None:
     assert _run_checks(world) == {
         "every_chunk_has_a_cluster": True,
+        "clusters_fit_the_corpus": True,
         "titles_find_their_clusters": True,
         "every_chunk_is_served": True,
     }
@@ -374,6 +375,7 @@ def test_checks_ran_with_the_assets_that_they_are_of(world: World) -> None:
         for pool in ("library", "reference")
         for name in (
             "every_chunk_has_a_cluster",
+            "clusters_fit_the_corpus",
             "titles_find_their_clusters",
             "every_chunk_is_served",
         )

@@ -175,7 +175,7 @@ def test_money_does_not_change_the_version() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("schema_version",), 1, "Input should be 2"),
+        (("schema_version",), 1, "Input should be 3"),
         (("n_llm",), 1, "not what the cards add up to"),
         (("more",), 1, "Extra inputs are not permitted"),
         (("cards", 1, "title"), "tITLE 0", "2 cards have the title 'title 0'"),
