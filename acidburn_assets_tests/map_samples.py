@@ -76,6 +76,7 @@ def cluster_map(n_clusters: int = 60) -> ClusterMap:
         datasets=TERMS,
         model="encoder-1",
         cluster_model_sha256="a" * 64,
+        generation=0,
         centroids_key="science/centroids.parquet",
         centroids_sha256="b" * 64,
         facts=[
