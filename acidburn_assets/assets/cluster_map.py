@@ -6,7 +6,6 @@ both are held against centroids and members. A cluster that hardly changed since
 keeps the label that it had there.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
@@ -18,6 +17,7 @@ from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.assets import specs
 from acidburn_assets.core import cluster_map as mapping
 from acidburn_assets.core import embeddings as embedding
+from acidburn_assets.core import hierarchy
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import Dataset, Pool
@@ -61,7 +61,7 @@ def build(pool: Pool, datasets: Sequence[Dataset], settings: Settings) -> dg.Ass
         },
         io_manager_key="records",
         code_version=specs.version(
-            "cluster_map-3", basis, asked, [specs.terms(one) for one in datasets]
+            "cluster_map-4", basis, asked, [specs.terms(one) for one in datasets]
         ),
         group_name=pool.name,
         kinds={"json"},
@@ -196,22 +196,24 @@ def _share_or_none(persistence: np.floating) -> float | None:
 
 
 def _groups(model: ClusterModel, vectors: np.ndarray, texts: ClusterTexts) -> list[mapping.Group]:
-    if not model.meta.n_groups:
-        return []
-    clusters: dict[int, list[int]] = defaultdict(list)
-    for cluster, group in zip(model.cluster_ids.tolist(), model.parents.tolist(), strict=True):
-        clusters[group].append(cluster)
-    centres = np.stack([vectors[model.parents == group].mean(axis=0) for group in sorted(clusters)])
-    labels = describe_groups(texts.samples(), clusters, mapping.nearest_clusters(centres))
+    levels = hierarchy.Levels(model.parents, model.group_parents)
+    rows = hierarchy.clusters_below(levels)
+    clusters = {group: model.cluster_ids[below].tolist() for group, below in rows.items()}
+    neighbours: dict[int, tuple[int, ...]] = {}
+    for groups in hierarchy.groups_by_level(levels):
+        centres = np.stack([vectors[rows[group]].mean(axis=0) for group in groups])
+        neighbours |= mapping.nearest_clusters(centres, ids=groups)
+    # all levels at once, so that no group has the title of one that it lies in
+    labels = describe_groups(texts.samples(), clusters, neighbours)
     return [
         mapping.Group(
             group_id=group,
-            parent=None,
+            parent=int(above) if above >= 0 else None,
             title=labels[group].title,
             keywords=labels[group].keywords,
-            clusters=tuple(members),
+            clusters=tuple(clusters[group]),
         )
-        for group, members in sorted(clusters.items())
+        for group, above in enumerate(model.group_parents)
     ]
 
 

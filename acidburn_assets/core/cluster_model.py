@@ -66,9 +66,10 @@ class Fit:
     persistence: np.ndarray  # (k,) float32, HDBSCAN's stability; NaN from engines without one
     cell_centroids: np.ndarray  # (c, dim) float32, unit length
     cell_clusters: np.ndarray  # (c,) int32, the cluster each cell was cut from, rising
-    linkage: np.ndarray  # (k-1, 4) float64, average linkage of the centroids in SciPy's form
+    linkage: np.ndarray  # (k-1, 4) float64, Ward's tree of the centroids in SciPy's form
     parents: np.ndarray  # (k,) int32, the group each cluster belongs to; -1 where k < 4
-    reduction: str  # the space the engine saw: "graph-8", "pca-50", "none"
+    group_parents: np.ndarray  # (g,) int32, the group each group lies in; -1 at the top
+    reduction: str  # the space the engine saw: "graph-5", "pca-5", "none"
     fallback_reason: str  # why there is one cluster that holds everything; "" for a real fit
     versions: dict[str, str]  # of the packages that found them
     seconds: dict[str, float]  # by stage; not part of the model
@@ -118,7 +119,7 @@ class ClusterModelMeta(Record):
     n_sample: int
     n_clusters: int
     n_cells: int
-    n_groups: int  # parents one level up; 0 where there is no such level
+    n_groups: int  # of all levels above the clusters; 0 where there is none
     noise_share: float
     separation: float | None
     """Mean over members of cosine to the own centroid less cosine to the nearest other one; None
@@ -159,7 +160,8 @@ class ClusterModel:
     cell_centroids: np.ndarray  # (c, dim) float32, unit length
     cell_clusters: np.ndarray  # (c,) int32, row of each one's cluster, rising
     linkage: np.ndarray  # (k-1, 4) float64
-    parents: np.ndarray  # (k,) int32
+    parents: np.ndarray  # (k,) int32, the group each cluster belongs to; -1 without a level
+    group_parents: np.ndarray  # (g,) int32, the group each group lies in; -1 at the top
     migration: np.ndarray  # (m,) of MIGRATION; empty in the first generation
     sample_labels: np.ndarray  # (n,) int32, row of each one's cluster, or NOISE
     sample_strengths: np.ndarray  # (n,) float32
@@ -226,6 +228,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], meta: ClusterModelMeta, *, k
         "cell_clusters": _Shape("int32", (c,)),
         "linkage": _Shape("float64", (k - 1, 4)),
         "parents": _Shape("int32", (k,)),
+        "group_parents": _Shape("int32", (meta.n_groups,)),
         "migration": _Shape(str(MIGRATION), arrays["migration"].shape[:1]),
         "sample_labels": _Shape("int32", (n,)),
         "sample_strengths": _Shape("float32", (n,)),
@@ -451,7 +454,7 @@ def summarize(
         n_sample=len(vectors),
         n_clusters=n_clusters,
         n_cells=len(fit.cell_centroids),
-        n_groups=int(fit.parents.max(initial=-1)) + 1,
+        n_groups=len(fit.group_parents),
         noise_share=float(np.mean(~is_member)),
         # rounded, because the last bits of a matrix product change with the number of threads
         separation=round(float(margins[is_member].mean()), 6) if n_clusters > 1 else None,
@@ -471,6 +474,7 @@ def summarize(
         cell_clusters=fit.cell_clusters.astype(np.int32),
         linkage=fit.linkage.astype(np.float64),
         parents=fit.parents.astype(np.int32),
+        group_parents=fit.group_parents.astype(np.int32),
         migration=descent.migration,
         sample_labels=fit.labels.astype(np.int32),
         sample_strengths=fit.strengths.astype(np.float32),

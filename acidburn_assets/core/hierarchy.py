@@ -129,7 +129,8 @@ def cut(linkage: np.ndarray, n_groups: int) -> np.ndarray:
     for row in range(k - n_groups - 1, -1, -1):
         top[children[row]] = top[k + row]
     _, first, group = np.unique(top[:k], return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[group].astype(np.int32)
+    numbers: np.ndarray = np.argsort(np.argsort(first)).astype(np.int32)
+    return numbers[group]
 
 
 def levels(linkage: np.ndarray) -> Levels:
@@ -157,3 +158,25 @@ def levels(linkage: np.ndarray) -> Levels:
         below, n_below = groups, n_groups
         group_parents = np.append(group_parents, np.full(n_groups, -1, dtype=np.int32))
     return Levels(parents, group_parents)
+
+
+def groups_by_level(levels: Levels) -> list[list[int]]:
+    """Groups of each level, rising, the lowest level first."""
+    found = []
+    groups = np.unique(levels.parents[levels.parents >= 0])
+    while len(groups):
+        found.append(groups.tolist())
+        above = levels.group_parents[groups]
+        groups = np.unique(above[above >= 0])
+    return found
+
+
+def clusters_below(levels: Levels) -> dict[int, list[int]]:
+    """All clusters in each group, at any depth, rising."""
+    below: dict[int, list[int]] = {group: [] for group in range(len(levels.group_parents))}
+    for cluster, parent in enumerate(levels.parents.tolist()):
+        group = parent
+        while group >= 0:
+            below[group].append(cluster)
+            group = int(levels.group_parents[group])
+    return below

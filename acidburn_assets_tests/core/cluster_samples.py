@@ -62,6 +62,7 @@ def fit_of(labels: np.ndarray, vectors: np.ndarray, *, n_cells_each: int = 1) ->
         cell_clusters=np.repeat(np.arange(n_clusters, dtype=np.int32), n_cells_each),
         linkage=np.ones((n_clusters - 1, 4)),
         parents=np.full(n_clusters, -1, dtype=np.int32),
+        group_parents=np.empty(0, dtype=np.int32),
         reduction="none",
         fallback_reason="",
         versions={"numpy": "2"},

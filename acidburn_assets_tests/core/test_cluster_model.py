@@ -264,6 +264,7 @@ def test_what_there_is_of_clusters_stands_in_the_order_of_their_ids() -> None:
         fit_of(truth, vectors, n_cells_each=2),
         persistence=np.array([0.6, 0.4, 0.2], dtype=np.float32),
         parents=np.array([0, 1, 1], dtype=np.int32),
+        group_parents=np.array([-1, -1], dtype=np.int32),
         linkage=np.array([[1, 2, 0.3, 2], [0, 3, 0.9, 3]]),
     )
     ids = random_ids(len(vectors))

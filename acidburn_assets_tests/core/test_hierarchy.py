@@ -84,3 +84,18 @@ def test_every_level_is_a_cut_of_the_same_tree() -> None:
     parents, group_parents = hierarchy.levels(linkage)
     np.testing.assert_array_equal(parents, hierarchy.cut(linkage, 20))
     np.testing.assert_array_equal(group_parents[parents] - 20, hierarchy.cut(linkage, 4))
+
+
+def test_groups_and_their_clusters_are_found_at_every_level() -> None:
+    levels = hierarchy.Levels(
+        parents=np.array([0, 1, 0, 2], np.int32),
+        group_parents=np.array([3, 4, 4, -1, -1], np.int32),
+    )
+    assert hierarchy.groups_by_level(levels) == [[0, 1, 2], [3, 4]]
+    assert hierarchy.clusters_below(levels) == {0: [0, 2], 1: [1], 2: [3], 3: [0, 2], 4: [1, 3]}
+
+
+def test_few_clusters_lie_in_no_group() -> None:
+    levels = hierarchy.levels(hierarchy.link(directions(3)))
+    assert hierarchy.groups_by_level(levels) == []
+    assert hierarchy.clusters_below(levels) == {}
