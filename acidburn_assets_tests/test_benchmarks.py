@@ -19,6 +19,7 @@ from acidburn_assets.adapters.tokenizer import load_tokenizer
 from acidburn_assets.core.datasets import ChunkSizes
 from acidburn_assets.core.documents import Document
 from acidburn_assets.core.labels import ClusterSample, Heuristic, Passage
+from acidburn_assets_tests.core.cluster_samples import blobs
 from acidburn_assets_tests.fakes import FakeTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +33,9 @@ SCRIPTS = [
 audit, chunk, cluster, embed, label, orchestration, plan, route, store = (
     import_module(f"benchmarks.{name}") for name in SCRIPTS if name not in ("load", "map")
 )
-chunkers, evaluation, report, timing = (
-    import_module(f"benchmarks.{name}") for name in ("chunkers", "evaluation", "report", "timing")
+chunkers, clusterers, evaluation, growth, report, timing = (
+    import_module(f"benchmarks.{name}")
+    for name in ("chunkers", "clusterers", "evaluation", "growth", "report", "timing")
 )
 Lap, Spread = timing.Lap, timing.Spread
 
@@ -366,8 +368,94 @@ def test_absent_evaluation_data_is_named_and_ends_with_two(
     monkeypatch.setenv("ACIDBURN_EVAL_DATA", str(tmp_path))
     finished = CliRunner().invoke(cluster.command, [])
     assert finished.exit_code == 2
-    assert f"{cluster.COLLECTION}.parquet" in finished.stderr
+    assert "stackoverflow20.parquet" in finished.stderr
     assert "ACIDBURN_EVAL_DATA" in finished.stderr
+
+
+def test_agreement_counts_noise_as_one_more_cluster_and_skips_what_has_no_label() -> None:
+    truth = np.array(["a", "a", "b", "b", "c", "c", "", ""])
+    perfect = cluster.judge(np.array([1, 1, 0, 0, 2, 2, 0, -1]), truth)
+    assert (perfect["AMI"], perfect["ARI"]) == pytest.approx((1, 1))
+    assert (perfect["clusters"], perfect["noise"]) == (3, 1 / 8)
+    noisy = cluster.judge(np.array([1, 1, 0, 0, -1, -1, 0, 0]), truth)
+    assert (noisy["AMI"], noisy["ARI"]) == pytest.approx((1, 1))
+    dropped = cluster.judge(np.array([1, 1, 0, -1, -1, -1, 0, 0]), truth)
+    assert dropped["AMI without noise"] == pytest.approx(1)
+    assert dropped["AMI"] < 0.9
+
+
+def test_cells_are_scanned_in_the_order_of_their_scores() -> None:
+    scores = np.array([[0.1, 0.9, 0.5], [0.9, 0.1, 0.1]])
+    ranks = cluster.scan_ranks(scores, np.array([0, 1, 2, 1, 0]))
+    assert ranks.tolist() == [[3, 0, 2, 1, 4], [0, 2, 4, 3, 1]]
+    wanted = [np.array([1, 2]), np.array([3])]
+    assert cluster.shares_found(ranks, wanted, (0.2, 0.6, 0.8)) == [0.25, 0.5, 1.0]
+    assert cluster.shares_found(ranks, [np.array([1]), np.array([], int)], (0.2,)) == [1.0]
+
+
+def test_exact_neighbours_of_questions_are_found_in_any_order() -> None:
+    vectors = np.eye(6, dtype=np.float32)
+    questions = vectors[[2]] * 3 + vectors[[4]] * 2 + vectors[[0]]
+    assert set(cluster.nearest_rows(questions, vectors, 2)[0].tolist()) == {2, 4}
+
+
+def test_a_pool_is_all_real_vectors_and_then_noisy_copies_of_unit_length() -> None:
+    real = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32)
+    real /= np.linalg.norm(real, axis=1, keepdims=True)
+    (pool,) = growth.pool_blocks(real, 700)
+    assert pool.shape == (700, 64)
+    np.testing.assert_allclose(np.linalg.norm(pool, axis=1), 1, atol=1e-5)
+    cosines = pool @ real.T
+    assert sorted(cosines[:300].argmax(axis=1).tolist()) == list(range(300))
+    np.testing.assert_allclose(cosines[:300].max(axis=1), 1, atol=1e-5)
+    again = cosines[300:].max(axis=1)
+    assert again.max() < 0.99
+    assert again.mean() == pytest.approx((1 + growth.JITTER**2) ** -0.5, abs=0.03)
+    assert len(np.unique(pool, axis=0)) == 700
+
+
+def test_a_power_law_is_found_again() -> None:
+    assert growth.power_law([1e3, 1e4, 1e5], [3.0, 60.0, 1200.0]) == pytest.approx(
+        (3 / 1e3 ** np.log10(20), np.log10(20))
+    )
+
+
+def test_what_is_absent_is_null_in_the_last_line() -> None:
+    figures = {"AMI": 0.7, "CPU s": 5.0}
+    agreement = [
+        {"engine": f"titles: {clusterers.OURS}", **figures},
+        {"engine": f"titles: {clusterers.PLAYBOOK}", "AMI": 0.2, "CPU s": 100.0},
+    ]
+    at_tenth = {"ours": [0, 0, 0.9, 0], "IVF": [0, 0, 0.8, 0]}
+    routed = cluster.Routed(10, 1.0, at_tenth, at_tenth)
+    grown = [{"vectors": 1_000_000, "wall s": 300.0, "peak MB": 2_048, "reachable": 0.5}]
+    said = cluster.summary(agreement, {"vaswani": [routed]}, grown)
+    assert said == {
+        "ami": {"titles": {"ours": 0.7, "umap_hdbscan": None, "playbook": 0.2}},
+        "cpu_vs_umap_hdbscan": None,
+        "cpu_vs_hdbscan": 20.0,
+        "fit_1m_seconds": 300.0,
+        "fit_1m_peak_gb": 2.0,
+        "reachable_share": 0.5,
+        "recall_vs_ivf": {"vaswani": 1.125},
+    }
+
+
+def test_clusterers_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(clusterers.PEERS, "none such", "no_such_module")
+    assert "none such" in clusterers.absent()
+
+
+def test_an_engine_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    vectors, truth = blobs((60, 40, 20))
+    np.save(tmp_path / "vectors.npy", vectors)
+    task = clusterers.Task(clusterers.KMEANS, 10, 5, n_clusters=3, seed=0)
+    found = clusterers.run(task, tmp_path / "vectors.npy", folder=tmp_path)
+    assert cluster.judge(found.labels, truth.astype(str))["ARI"] == pytest.approx(1)
+    assert 0 < found.cpu < 60
+    assert 50 < found.peak_mb < 5_000
+    with pytest.raises(RuntimeError, match="no engine 'other'"):
+        clusterers.run(task._replace(engine="other"), tmp_path / "vectors.npy", folder=tmp_path)
 
 
 def test_absent_pool_is_told_before_anything_is_started(
