@@ -19,6 +19,7 @@ import math
 import re
 import time
 import unicodedata
+import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -321,22 +322,21 @@ class Labeler:
         """Keeps a label under its own key."""
         self._cache.put(label.key, label.to_bytes())
 
-    def read_journal(self) -> tuple[int, float]:
-        """Pages of earlier attempts, and the USD that these may have spent.
+    def read_journal(self) -> float:
+        """USD that earlier attempts may have spent.
 
         A call that was begun costs what its answer says where that is in the cache, else its
         worst: the attempt was killed before it knew.
         """
-        pages = list(self._journal.read())
         usd = 0.0
-        for content in pages:
+        for content in self._journal.read():
             page = _Page.from_bytes(content, key="the journal of labels")
             answer = None if page.key is None else self._cache.get(page.key)
             open_usd = page.reserved_usd
             if answer is not None:
                 open_usd = Label.from_bytes(answer, key=page.key or "").usd
             usd += page.settled_usd + open_usd
-        return len(pages), usd
+        return usd
 
     def write_journal(self, name: str, page: _Page) -> None:
         """Keeps a page in place of the one of that name."""
@@ -412,10 +412,10 @@ class _Reply(NamedTuple):
 class _Worker:
     """Its place in the journal."""
 
-    def __init__(self, number: int) -> None:
-        self.name = f"{number:06d}"
+    def __init__(self) -> None:
+        self.name = uuid.uuid4().hex  # no attempt writes over the pages of another
         self.settled_usd = 0.0
-        self.has_page = False
+        self.has_page = False  # that a call may be open on
 
 
 _Messages = list[dict[str, str]]
@@ -446,8 +446,7 @@ class _Run:
         # the default has a few threads on a small machine, and a cache may be far away
         threads = ThreadPoolExecutor(self._labeler.n_parallel, thread_name_prefix="label-cache")
         asyncio.get_running_loop().set_default_executor(threads)
-        n_pages, carried_usd = await asyncio.to_thread(self._labeler.read_journal)
-        self._ledger.carry(carried_usd)
+        self._ledger.carry(await asyncio.to_thread(self._labeler.read_journal))
         await self._take_cached(requests)
         n_cached = len(self._labels)
         self._pending.extend(
@@ -456,7 +455,7 @@ class _Run:
         if self._pending:
             async with self._labeler.client() as client:
                 n_workers = max(1, min(self._labeler.n_parallel, len(self._pending) - 1))
-                workers = [_Worker(n_pages + number) for number in range(n_workers)]
+                workers = [_Worker() for _ in range(n_workers)]
                 await self._work(client, workers[0], limit=1)
                 await asyncio.gather(*(self._work(client, worker) for worker in workers))
         if self._error is not None:
@@ -516,6 +515,7 @@ class _Run:
                 # raised when the other calls have ended: they are paid, and go into the cache
                 self._error = self._error or error
         if worker.has_page:
+            worker.has_page = False
             await asyncio.to_thread(self._labeler.close_page, worker.name, worker.settled_usd)
 
     def _count(self, failure: _NoAnswer) -> None:

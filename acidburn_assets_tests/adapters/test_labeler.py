@@ -327,6 +327,21 @@ def test_a_call_that_cost_nothing_leaves_no_page(service: Service) -> None:
     assert journal.pages == {}
 
 
+def test_no_attempt_forgets_what_another_spent(service: Service) -> None:
+    def behave(number: int, body: dict[str, Any]) -> Answer:
+        # calls that cost nothing among calls that do
+        return completion() if cluster_of(body) % 3 else error(500, "internal")
+
+    service.behave = behave
+    cache, journal = Cache(), Journal()
+    for n_requests in (6, 12, 18):
+        run = make_labeler(service, cache, journal=journal, n_parallel=4, retry_seconds=0.0).label(
+            make_requests(n_requests)
+        )
+        assert run.usd == pytest.approx(service.billed_usd)
+    assert run.n_cached == 8
+
+
 def test_a_journal_that_cannot_be_written_stops_the_spending(service: Service) -> None:
     class Broken(Journal):
         def put(self, _name: str, _content: bytes) -> None:

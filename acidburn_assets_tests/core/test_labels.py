@@ -217,7 +217,7 @@ def test_one_long_document_does_not_name_the_cluster() -> None:
     review = [passage("Ishmael hunts whales.", chunk_id="b", doc_id="review")]
     label = describe({0: ClusterSample(book + others + review, [])}, {})[0]
     assert label.title == "Storm, sea"
-    assert label.keywords[-1] == "Ishmael hunts whales"
+    assert label.keywords.index("Ishmael hunts whales") > label.keywords.index("sea")
 
 
 def test_a_neighbour_takes_away_what_it_shares() -> None:
