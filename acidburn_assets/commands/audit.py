@@ -57,6 +57,16 @@ def cluster(identifier: str, pool: str | None, at: str | None, is_json: bool) ->
 
 
 @command.command()
+@click.option("--pool", help="Whose; may be left out where there is one.")
+@click.option("--generation", type=click.IntRange(0), help="An earlier one; the first is 0.")
+@_as_json
+def migration(pool: str | None, generation: int | None, is_json: bool) -> None:
+    """What became of the clusters when they were found anew."""
+    with _auditor() as auditor:
+        _show(auditor.migration(pool, generation), is_json=is_json)
+
+
+@command.command()
 @click.argument("identifier", metavar="DATASET/SHARD")
 @_as_json
 def shard(identifier: str, is_json: bool) -> None:

@@ -14,19 +14,23 @@ import pyarrow.compute as pc
 
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.commands.moments import Standing, find_standing, time_of
+from acidburn_assets.core import migration
 from acidburn_assets.core.audit import (
     ChunkTrail,
     ClusterShare,
     ClusterTrail,
     DocumentTrail,
     Made,
+    Migration,
     Moment,
     PassageTrail,
+    Relation,
     ShardShare,
     ShardTrail,
     Title,
     Titles,
 )
+from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.errors import ConfigError, NotMaterialized, ObjectMissing
 from acidburn_assets.core.lineage import Source
 from acidburn_assets.core.plan import Plan
@@ -97,7 +101,8 @@ class Auditor:
         if not rows and cluster_id not in titles:
             last = max([standing.table.last_cluster(), *titles])
             had = "it has" if at is None else f"at {at} it had"
-            raise ConfigError(f"pool {name!r} has no cluster {cluster_id}; {had} 0 to {last}")
+            gap = "" if cluster_id > last else ": acidburn audit migration says what became of it"
+            raise ConfigError(f"pool {name!r} has no cluster {cluster_id}; {had} 0 to {last}{gap}")
         sources = standing.table.sources.by_shard()
         called = titles.get(cluster_id)
         return ClusterTrail(
@@ -121,6 +126,52 @@ class Auditor:
                     source=sources[row.dataset, row.shard],
                 )
                 for row in rows
+            ),
+        )
+
+    def migration(self, pool: str | None, generation: int | None = None) -> Migration:
+        """What became of a pool's clusters when they were found anew.
+
+        Args:
+            pool: whose; may be left out where there is one.
+            generation: to tell of; None: the one in use.
+
+        Raises:
+            ConfigError: no such pool or generation, or several pools and none named.
+            NotMaterialized: the pool has no cluster model.
+            ObjectMissing: a generation between was not kept.
+        """
+        name = self.settings.registry.choose_pool(pool).name
+        model: ClusterModel = load_record(self.store, dg.AssetKey([name, "cluster_model"]))
+        newest = model.meta.generation
+        if generation is not None and generation > newest:
+            raise ConfigError(
+                f"the clusters of pool {name!r} have no generation {generation}; the one in use is "
+                f"{newest}, the first is 0"
+            )
+        generations = Generations(self.store, name)
+        wanted = newest if generation is None else generation
+        while model.meta.previous is not None and model.meta.generation > wanted:
+            model = generations.read(model.meta.previous)
+        cluster_map = versions.latest_materialization(
+            self.instance, dg.AssetKey([name, "cluster_map"]), None
+        )
+        titles = self._titles(name, cluster_map)
+        return Migration(
+            pool=name,
+            generation=model.meta.generation,
+            version=model.content_version(),
+            previous=model.meta.previous,
+            fitted_on=model.meta.fitted_on.manifests,
+            counts=migration.counts(model),
+            relations=tuple(
+                Relation(
+                    **row,
+                    title=titles[row["new_cluster_id"]].title
+                    if row["new_cluster_id"] in titles
+                    else "",
+                )
+                for row in migration.table(model).to_pylist()
             ),
         )
 

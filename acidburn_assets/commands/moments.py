@@ -1,7 +1,8 @@
 """An earlier moment of a pool: which lineage, map and model held at an event, in a run, at a time.
 
-A cluster's number means something within one cluster model only. So what answers together must be
-of one model: the lineage whose chunks it assigned, the map whose titles it named.
+A cluster keeps its number from one cluster model to the next, but not its members or its title. So
+what answers together must be of one model: the lineage whose chunks it assigned, the map whose
+titles it named.
 """
 
 import re

@@ -18,6 +18,7 @@ from acidburn_assets.core.audit import (
     History,
     Holdings,
     Made,
+    Migration,
     PassageTrail,
     ShardShare,
     ShardTrail,
@@ -25,7 +26,8 @@ from acidburn_assets.core.audit import (
 )
 from acidburn_assets.core.lineage import Source
 
-Answer = ClusterTrail | ShardTrail | DocumentTrail | PassageTrail | History | Staleness | Holdings
+_Trail = ClusterTrail | ShardTrail | DocumentTrail | PassageTrail
+Answer = _Trail | History | Staleness | Holdings | Migration
 
 
 def show(answer: Answer, console: Console) -> None:
@@ -66,6 +68,8 @@ def show(answer: Answer, console: Console) -> None:
             _show_history(answer, console)
         case Staleness():
             _show_staleness(answer, console)
+        case Migration():
+            _show_migration(answer, console)
         case Holdings():
             _show_holdings(answer, console)
 
@@ -112,7 +116,7 @@ def _common(sources: Sequence[Source]) -> dict[str, str]:
     models = sorted({(one.model_name, one.model) for one in sources})
     clusterings = sorted({one.cluster_model[:12] for one in sources})
     # while shards are being assigned anew
-    mixed = ": the same number means another cluster in each" if len(clusterings) > 1 else ""
+    mixed = ": a cluster has other members in each" if len(clusterings) > 1 else ""
     return {
         "revisions": ", ".join(f"{dataset} {revision[:12]}" for dataset, revision in revisions),
         "encoder": ", ".join(f"{name} {model[:12]}" for name, model in models),
@@ -124,6 +128,42 @@ def _common(sources: Sequence[Source]) -> dict[str, str]:
         ),
         "clustering": ", ".join(clusterings) + mixed,
     }
+
+
+def _show_migration(told: Migration, console: Console) -> None:
+    counts = [f"{n:,} {kind}" for kind, n in told.counts.items() if n]
+    _facts(
+        console,
+        clusters=f"of {told.pool}, generation {told.generation}, {told.version[:12]}",
+        before="none, it is the first" if told.previous is None else told.previous[:12],
+        fitted_on=", ".join(
+            f"{dataset} {version[:12]}" for dataset, version in told.fitted_on.items()
+        ),
+        counts=", ".join(counts),
+    )
+    rows = [
+        (
+            relation.kind,
+            _number(relation.old_cluster_id),
+            _number(relation.new_cluster_id),
+            f"{relation.n_shared:,}",
+            _share(relation.share_of_old),
+            _share(relation.share_of_new),
+            "" if relation.cosine is None else f"{relation.cosine:.3f}",
+            relation.title,
+        )
+        for relation in told.relations
+    ]
+    columns = ("became", "before", "now", "shared", "of before", "of now", "cosine", "title")
+    _print_table(console, columns, rows)
+
+
+def _number(cluster_id: int | None) -> str:
+    return "" if cluster_id is None else str(cluster_id)
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _show_history(told: History, console: Console) -> None:

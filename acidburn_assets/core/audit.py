@@ -90,6 +90,32 @@ class ClusterTrail(Record):
     shards: tuple[ShardShare, ...]  # largest first
 
 
+class Relation(Record):
+    """What a cluster of one generation and one of the generation before have to do with each other;
+    see `migration.match`."""
+
+    kind: Literal["kept", "split", "merged", "moved", "new", "gone"]
+    old_cluster_id: int | None  # None: it is new
+    new_cluster_id: int | None  # None: it is gone
+    n_shared: int  # sampled chunks that are in both
+    share_of_old: float | None
+    share_of_new: float | None
+    cosine: float | None  # of the two centroids
+    title: str  # of the new one, as it is called now; empty: it is not, or it is gone
+
+
+class Migration(Record):
+    """What became of a pool's clusters when they were found anew."""
+
+    pool: str
+    generation: int
+    version: str  # of the cluster model
+    previous: str | None  # version of the generation before; None: this is the first
+    fitted_on: dict[str, str]  # dataset -> content version of its manifest
+    counts: dict[str, int]  # clusters by kind
+    relations: tuple[Relation, ...]  # ordered by cluster of now; what is gone last
+
+
 class ShardTrail(Record):
     """What became of a shard."""
 

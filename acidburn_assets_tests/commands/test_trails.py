@@ -59,7 +59,7 @@ def test_a_cluster_says_when_it_stood_so_and_what_its_shards_share() -> None:
 
 def test_numbers_of_two_cluster_models_are_not_taken_for_one() -> None:
     told = words(cluster(source(), source("000001", cluster_model="model 2")))
-    assert "model 1, model 2: the same number means another cluster in each" in told
+    assert "model 1, model 2: a cluster has other members in each" in told
 
 
 def test_what_is_stale_stands_with_both_versions() -> None:
