@@ -123,11 +123,12 @@ def match(old: np.ndarray, new: np.ndarray, *, n_old: int, n_new: int) -> Matche
     with the largest share first. What two clusters have in common is a part of one where it is
     `PART_SHARE` of it.
 
-    - kept: the same, with `STEADY_SHARE` of their members in common.
-    - moved: the same, with fewer.
-    - split: an old cluster and one of the new ones that its members lie in now; one of them may go
+    - kept: the same, with `STEADY_SHARE` of their members in common, whatever else they gave away
+      or took in.
+    - split: an old cluster and one of the new ones that its members lie in now, of which one may go
       on as it.
     - merged: a new cluster and one of the old ones that it has parts of; it may go on as one.
+    - moved: the same, with few members in common and no such relation to another.
     - new: a cluster without such a relation to one before.
     - gone: a cluster without such a relation to one of now.
 
@@ -146,14 +147,14 @@ def match(old: np.ndarray, new: np.ndarray, *, n_old: int, n_new: int) -> Matche
     n_sources = np.bincount(pairs.new[is_part_of_new], minlength=n_new)[pairs.new]
     kinds = np.select(
         [
+            is_same & (pairs.of_both >= STEADY_SHARE),
             is_part_of_new & (n_sources > 1),
             is_part_of_old & (n_parts > 1),
-            is_same & (pairs.of_both >= STEADY_SHARE),
             is_same,
             is_part_of_old,  # all that is left of it is in a cluster that goes on as another
             is_part_of_new,  # made of an old cluster that goes on with nearly all of its members
         ],
-        [_KIND[kind] for kind in ("merged", "split", "kept", "moved", "merged", "split")],
+        [_KIND[kind] for kind in ("kept", "merged", "split", "moved", "merged", "split")],
         default=len(KINDS),
     )
     told = kinds < len(KINDS)
@@ -176,20 +177,21 @@ def match(old: np.ndarray, new: np.ndarray, *, n_old: int, n_new: int) -> Matche
 
 
 def steady_ids(model: ClusterModel) -> set[int]:
-    """Clusters that are what they were in the generation before: their labels still hold.
-
-    All of a model's, but for those that were split, merged or moved, or are new.
-    """
+    """Clusters that are what they were in the generation before: their labels still hold."""
     is_kept = model.migration["kind"] == _KIND["kept"]
     return set(model.migration["new"][is_kept].tolist())
 
 
 def counts(model: ClusterModel) -> dict[str, int]:
-    """How many clusters of each kind: those of before for what is gone, those of now for others."""
+    """How many clusters of each kind: those of before for what is gone, those of now for others,
+    each once, as kept before all else."""
     found: dict[str, int] = {}
+    told: set[int] = set()
     for kind, number in _KIND.items():
         rows = model.migration[model.migration["kind"] == number]
-        found[kind] = len(np.unique(rows["old" if kind == "gone" else "new"]))
+        clusters = set(rows["old" if kind == "gone" else "new"].tolist())
+        found[kind] = len(clusters if kind == "gone" else clusters - told)
+        told |= clusters
     return found
 
 

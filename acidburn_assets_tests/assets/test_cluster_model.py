@@ -1,4 +1,4 @@
-"""`P/cluster_model`: clusters take in what is new, and are who they were when they are found anew."""
+"""`P/cluster_model`: clusters take in what is new, and stay who they are when found anew."""
 
 import json
 from collections.abc import Iterator

@@ -49,8 +49,15 @@ def told(found: Matched) -> list[tuple[str, int, int]]:
             ("kept", 0, 0),
             ("kept", 1, 1),
         ]),
-        # two thirds go on as it, a third is a new cluster
-        ([(0, 0, 6), (0, 1, 3)], [0, NOISE], [("split", 0, 0), ("split", 0, 1)]),
+        # two thirds are still it, a third is a new cluster
+        ([(0, 0, 6), (0, 1, 3)], [0, NOISE], [("kept", 0, 0), ("split", 0, 1)]),
+        # less than half goes on as it
+        ([(0, 0, 45), (0, 1, 55)], [NOISE, 0], [("split", 0, 0), ("kept", 0, 1)]),
+        ([(0, 0, 45), (0, 1, 40), (0, 2, 15)], [0, NOISE, NOISE], [
+            ("split", 0, 0),
+            ("split", 0, 1),
+            ("split", 0, 2),
+        ]),
         # three equal parts: the first of them goes on
         ([(0, 0, 3), (0, 1, 3), (0, 2, 3)], [0, NOISE, NOISE], [
             ("split", 0, 0),
@@ -62,7 +69,7 @@ def told(found: Matched) -> list[tuple[str, int, int]]:
             ("split", 0, n) for n in range(5)
         ]),
         # the larger one goes on
-        ([(0, 0, 6), (1, 0, 4)], [0], [("merged", 0, 0), ("merged", 1, 0)]),
+        ([(0, 0, 6), (1, 0, 4)], [0], [("kept", 0, 0), ("merged", 1, 0)]),
         # a small one ends in a large one, which hardly notices
         ([(0, 0, 90), (1, 0, 6)], [0], [("kept", 0, 0), ("merged", 1, 0)]),
         # a few members of a large one form a cluster of their own
