@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 SCRIPTS = [
     *("audit", "chunk", "cluster", "embed", "label", "load"),
-    *("map", "orchestration", "plan", "route", "store"),
+    *("map", "orchestration", "plan", "refit", "route", "store"),
 ]
 
 # by name: they lie beside the package and are part of no distribution that could be declared
 audit, chunk, cluster, embed, label, orchestration, plan, route, store = (
-    import_module(f"benchmarks.{name}") for name in SCRIPTS if name not in ("load", "map")
+    import_module(f"benchmarks.{name}") for name in SCRIPTS if name not in ("load", "map", "refit")
 )
 chunkers, clusterers, evaluation, growth, report, timing = (
     import_module(f"benchmarks.{name}")

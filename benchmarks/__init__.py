@@ -6,6 +6,7 @@
     python -m benchmarks.label      titles of clusters: ours, c-TF-IDF, words near the centroid
     python -m benchmarks.load       Postgres: COPY, executemany, row by row
     python -m benchmarks.map        the page of a map: its size, loading, frames, search
+    python -m benchmarks.refit      a tenth more: clusters kept, labels made again, drift
     python -m benchmarks.route      clusters that are searched: routed, by centroid, all
     python -m benchmarks.store      vectors as Parquet: our layout, pyarrow's defaults, others
     python -m benchmarks.plan       chunks that a plan foresees, and that are made

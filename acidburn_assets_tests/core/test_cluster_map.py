@@ -14,17 +14,20 @@ from acidburn_assets.core.cluster_map import (
     ClusterFacts,
     ClusterMap,
     DatasetTerms,
+    Faithfulness,
     Group,
     Label,
     Medoid,
     build_cluster_map,
+    led_astray,
     nearest_clusters,
     pick_exemplars,
     score_titles,
+    still_labelled,
     worse_titles,
 )
 from acidburn_assets.core.errors import SchemaError
-from acidburn_assets.core.labels import Heuristic
+from acidburn_assets.core.labels import KEYLESS_VERSION, Heuristic
 
 SHA = "a" * 64
 
@@ -208,6 +211,106 @@ def test_a_map_that_contradicts_itself_is_refused(
 def test_bytes_that_are_no_map_name_their_key() -> None:
     with pytest.raises(SchemaError, match=r"'p/cluster_map\.json' is not a ClusterMap"):
         ClusterMap.from_bytes(b"{}", key="p/cluster_map.json")
+
+
+# ---- the map before -------------------------------------------------------------------------
+
+
+def facts(*sizes: int, moved_medoids: bool = False) -> list[ClusterFacts]:
+    """Clusters of these sizes, each with a medoid that a label quotes."""
+    return [
+        ClusterFacts(
+            cluster_id=cluster_id,
+            parent=None,
+            size=size,
+            n_noise=0,
+            medoids=(medoid(cluster_id + 50 * moved_medoids, "docs"),),
+        )
+        for cluster_id, size in enumerate(sizes)
+    ]
+
+
+def carried_over(previous: ClusterMap, *sizes: int, basis: str = KEYLESS_VERSION) -> set[int]:
+    steady = range(len(sizes))
+    return set(still_labelled(previous, facts(*sizes), steady=steady, basis=basis))
+
+
+def test_a_label_holds_until_its_cluster_is_twice_or_half_of_what_it_was() -> None:
+    previous = build(groups=[], facts=facts(10, 10, 10))
+    assert carried_over(previous, 10, 20, 5) == {0, 1, 2}
+    assert carried_over(previous, 10, 21, 4) == {0}
+
+
+def test_growth_counts_from_when_the_label_was_made() -> None:
+    """A cluster that grows a little each day is labelled again at last."""
+    previous = build(groups=[], facts=facts(10, 10, 10))
+    cards = still_labelled(previous, facts(19, 10, 10), steady=[0, 1, 2], basis=KEYLESS_VERSION)
+    grown = build(groups=[], facts=facts(19, 10, 10), carried=cards, generation=1)
+    assert [card.label_size for card in grown.cards] == [10, 10, 10]
+    assert [card.label_generation for card in grown.cards] == [0, 0, 0]
+    assert carried_over(grown, 21, 10, 10) == {1, 2}
+
+
+def test_only_what_is_steady_and_still_there_is_carried_over() -> None:
+    previous = build(groups=[], facts=facts(10, 10, 10))
+    cards = still_labelled(previous, facts(10, 10), steady=[1, 2, 7], basis=KEYLESS_VERSION)
+    assert set(cards) == {1}
+
+
+@pytest.mark.parametrize(
+    ("basis", "expected"),
+    [
+        ("grok-4.3, prompt 1", {0}),  # what it did not label before, it is asked for
+        ("grok-5, prompt 1", set()),
+        (KEYLESS_VERSION, {0, 1, 2}),  # nobody is asked: what was bought stays
+        ("keyless-next", {0}),
+    ],
+)
+def test_a_label_gives_way_to_what_would_be_made_by_something_else(
+    basis: str, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    previous = build(
+        groups=[], facts=facts(10, 10, 10), labels={0: label()}, basis="grok-4.3, prompt 1"
+    )
+    if basis.startswith("keyless"):
+        monkeypatch.setattr(cluster_map, "KEYLESS_VERSION", basis)
+    assert carried_over(previous, 10, 10, 10, basis=basis) == expected
+
+
+def test_a_title_that_was_carried_over_goes_before_a_new_one() -> None:
+    previous = build(groups=[], facts=facts(10, 10, 10))
+    cards = still_labelled(previous, facts(10, 10, 10), steady=[2], basis=KEYLESS_VERSION)
+    same = {one: heuristic(one, title=previous.cards[2].title) for one in range(3)}
+    made = build(groups=[], facts=facts(10, 10, 10), carried=cards, heuristics=same, generation=4)
+    assert made.cards[2].title == previous.cards[2].title
+    assert len({card.title for card in made.cards}) == 3
+    assert [card.label_generation for card in made.cards] == [4, 4, 0]
+
+
+def test_what_is_quoted_is_quoted_anew_where_it_is_no_medoid_any_more() -> None:
+    previous = build(groups=[], facts=facts(10))
+    now = facts(10, moved_medoids=True)
+    cards = still_labelled(previous, now, steady=[0], basis=KEYLESS_VERSION)
+    fresh = {0: heuristic(0, title="Another", summary="Now.", summary_chunk_id=chunk(50))}
+    (card,) = build(groups=[], facts=now, carried=cards, heuristics=fresh).cards
+    assert (card.title, card.summary) == (previous.cards[0].title, "Now.")
+    assert (card.summary_chunk_id, card.summary_dataset) == (chunk(50), "docs")
+
+
+def test_carrying_over_twice_changes_nothing() -> None:
+    """A map that was lost is made again as it was."""
+    previous = build(groups=[], facts=facts(10, 12, 14), labels={1: label()}, basis="grok")
+    cards = still_labelled(previous, facts(10, 12, 14), steady=[0, 1, 2], basis=KEYLESS_VERSION)
+    made = build(groups=[], facts=facts(10, 12, 14), carried=cards)
+    assert made.to_bytes() == previous.to_bytes()
+
+
+def test_a_title_that_led_to_its_cluster_and_leads_elsewhere_now_is_told() -> None:
+    scores = [Faithfulness(title_rank=rank, member_share=None) for rank in (1, 1, 2)]
+    cards = dict(enumerate(build().with_faithfulness(scores).cards))
+    titles = CENTROIDS[[0, 2, 0]]
+    # the third was never first, so nothing was lost
+    assert led_astray(cards, titles, CENTROIDS) == {1}
 
 
 # ---- vectors --------------------------------------------------------------------------------
