@@ -423,15 +423,15 @@ def test_a_power_law_is_found_again() -> None:
 def test_what_is_absent_is_null_in_the_last_line() -> None:
     figures = {"AMI": 0.7, "CPU s": 5.0}
     agreement = [
-        {"engine": f"titles: {clusterers.OURS}", **figures},
-        {"engine": f"titles: {clusterers.PLAYBOOK}", "AMI": 0.2, "CPU s": 100.0},
+        {"engine": f"{cluster.TIMED}: {clusterers.OURS}", **figures},
+        {"engine": f"{cluster.TIMED}: {clusterers.PLAYBOOK}", "AMI": 0.2, "CPU s": 100.0},
     ]
     at_tenth = {"ours": [0, 0, 0.9, 0], "IVF": [0, 0, 0.8, 0]}
     routed = cluster.Routed(10, 1.0, at_tenth, at_tenth)
     grown = [{"vectors": 1_000_000, "wall s": 300.0, "peak MB": 2_048, "reachable": 0.5}]
     said = cluster.summary(agreement, {"vaswani": [routed]}, grown)
     assert said == {
-        "ami": {"titles": {"ours": 0.7, "umap_hdbscan": None, "playbook": 0.2}},
+        "ami": {cluster.TIMED: {"ours": 0.7, "umap_hdbscan": None, "playbook": 0.2}},
         "cpu_vs_umap_hdbscan": None,
         "cpu_vs_hdbscan": 20.0,
         "fit_1m_seconds": 300.0,
@@ -449,13 +449,16 @@ def test_clusterers_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -
 def test_an_engine_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     vectors, truth = blobs((60, 40, 20))
     np.save(tmp_path / "vectors.npy", vectors)
-    task = clusterers.Task(clusterers.KMEANS, 10, 5, n_clusters=3, seed=0)
-    found = clusterers.run(task, tmp_path / "vectors.npy", folder=tmp_path)
+    task = clusterers.Task(clusterers.KMEANS, 10, 5, n_clusters=3)
+    found, again = clusterers.run(task, tmp_path / "vectors.npy", n_seeds=2, folder=tmp_path)
+    assert again.labels.shape == truth.shape
     assert cluster.judge(found.labels, truth.astype(str))["ARI"] == pytest.approx(1)
     assert 0 < found.cpu < 60
     assert 50 < found.peak_mb < 5_000
     with pytest.raises(RuntimeError, match="no engine 'other'"):
-        clusterers.run(task._replace(engine="other"), tmp_path / "vectors.npy", folder=tmp_path)
+        clusterers.run(
+            task._replace(engine="other"), tmp_path / "vectors.npy", n_seeds=1, folder=tmp_path
+        )
 
 
 def test_absent_pool_is_told_before_anything_is_started(

@@ -6,6 +6,7 @@ seconds and compiled code are its own. What is measured is `cluster`'s matter.
 
 import importlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -23,17 +24,20 @@ from acidburn_assets.core.datasets import PoolSettings
 OURS = "ours: graph_hdbscan"
 PLAYBOOK = "hdbscan, as the playbook ran it"
 SKLEARN = "scikit-learn's HDBSCAN"
-UMAP, UMAP_WIDE = "UMAP (15, 5-d) + hdbscan", "UMAP (30, 10-d) + hdbscan"
+UMAP = "UMAP + hdbscan"
 EVOC = "EVoC"
 KMEANS = "k-means, told how many"
 
-PEERS = {UMAP: "umap", UMAP_WIDE: "umap"}
+PEERS = {UMAP: "umap"}
 """Engines that need a package which the project does without, and its module."""
+
+COMPILED = (PLAYBOOK, SKLEARN, KMEANS)
 
 INSTALL = "pip install -c constraints.txt umap-learn"
 
-N_WARM = 2_000
-"""Vectors that an engine clusters before it is measured: more reach all that EVoC compiles."""
+N_WARM, N_WARM_COMPILED = 5_000, 500
+"""Vectors that an engine clusters before it is measured: above 4,096 UMAP looks for neighbours by
+descent, which compiles for half a minute; what was compiled when it was installed needs few."""
 
 
 class Task(NamedTuple):
@@ -43,11 +47,10 @@ class Task(NamedTuple):
     min_cluster_size: int
     min_samples: int
     n_clusters: int  # for k-means alone
-    seed: int
 
 
 class Run(NamedTuple):
-    """What it did."""
+    """What it did with one seed."""
 
     labels: np.ndarray  # (n,), -1 is noise
     cpu: float  # seconds, of all threads
@@ -60,23 +63,25 @@ def absent() -> list[str]:
     return [name for name, module in PEERS.items() if find_spec(module) is None]
 
 
-def run(task: Task, vectors: Path, *, folder: Path) -> Run:
-    """Clusters in a process of its own.
+def run(task: Task, vectors: Path, *, n_seeds: int, folder: Path) -> list[Run]:
+    """Clusters in a process of its own, once for each of the seeds 0, 1, …
 
     Args:
         task: what to do.
         vectors: an .npy of (n, dim) float32, unit length.
+        n_seeds: 1 or more.
         folder: where the process may leave its labels.
 
     Raises:
         RuntimeError: the process failed; its last words are in the error.
     """
     labels = folder / "labels.npy"
-    said = in_process(run_here, json.dumps(task._asdict()), str(vectors), str(labels))
-    return Run(np.load(labels, allow_pickle=False), said["cpu"], said["wall"], said["peak_mb"])
+    said = in_process(run_here, json.dumps(task._asdict()), str(n_seeds), str(vectors), str(labels))
+    found = np.load(labels, allow_pickle=False)
+    return [Run(own, **each) for own, each in zip(found, said["runs"], strict=True)]
 
 
-def in_process(function: Callable[..., None], *arguments: str) -> dict[str, float]:
+def in_process(function: Callable[..., None], *arguments: str) -> dict[str, Any]:
     """Calls a function in a new process, and returns what it prints as JSON.
 
     Args:
@@ -96,21 +101,22 @@ def in_process(function: Callable[..., None], *arguments: str) -> dict[str, floa
     )
     if finished.returncode:
         raise RuntimeError(f"{name} {arguments[0]} failed: {finished.stderr[-2_000:]}")
-    said: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
+    said: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return said
 
 
-def run_here(task: str, vectors: str, labels: str) -> None:
+def run_here(task: str, n_seeds: str, vectors: str, labels: str) -> None:
     """What `run` calls in the other process."""
     wanted = Task(**json.loads(task))
-    cluster = _engine(wanted)
     loaded = np.load(vectors, allow_pickle=False)
-    cluster(loaded[:N_WARM])
-    clock = Clock()
-    found = cluster(loaded)
-    measured = clock.read()
-    np.save(labels, found, allow_pickle=False)
-    print(json.dumps(measured))
+    _cluster(wanted, loaded[: N_WARM_COMPILED if wanted.engine in COMPILED else N_WARM], seed=0)
+    found, runs = [], []
+    for seed in range(int(n_seeds)):
+        clock = Clock()
+        found.append(_cluster(wanted, loaded, seed=seed))
+        runs.append(clock.read())
+    np.save(labels, np.stack(found), allow_pickle=False)
+    print(json.dumps({"runs": runs}))
 
 
 class Clock:
@@ -121,48 +127,55 @@ class Clock:
 
     def read(self) -> dict[str, float]:
         """CPU and wall seconds, peak memory in MB."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "cpu": time.process_time() - self._cpu,
             "wall": time.perf_counter() - self._wall,
-            # kilobytes on Linux, bytes on macOS
-            "peak_mb": peak / (2**20 if sys.platform == "darwin" else 2**10),
+            "peak_mb": peak_mb(),
         }
 
 
-def _engine(task: Task) -> Callable[[np.ndarray], np.ndarray]:
+def peak_mb() -> float:
+    """The most memory that this process ever had."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # not getrusage: what it says begins with the memory of the process that started this one
+        kilobytes = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        assert kilobytes is not None
+        return int(kilobytes[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
+
+
+def _cluster(task: Task, vectors: np.ndarray, *, seed: int) -> np.ndarray:
     sizes = {"min_cluster_size": task.min_cluster_size, "min_samples": task.min_samples}
     if task.engine in (OURS, KMEANS):
-        name = "graph_hdbscan" if task.engine == OURS else "kmeans"
-        settings = PoolSettings(engine=name, n_clusters=task.n_clusters, seed=task.seed, **sizes)
-        # one cell for each cluster: no other engine makes cells
-        return lambda vectors: (
-            clusterer.fit(vectors, settings.model_copy(update={"cell_chunks": len(vectors)})).labels
+        settings = PoolSettings(
+            engine="graph_hdbscan" if task.engine == OURS else "kmeans",
+            n_clusters=task.n_clusters,
+            seed=seed,
+            cell_chunks=len(vectors),  # one cell for each cluster: no other engine makes cells
+            **sizes,
         )
+        return clusterer.fit(vectors, settings).labels
     if task.engine == PLAYBOOK:
-        return lambda vectors: _hdbscan(vectors, sizes)
+        return _hdbscan(vectors, sizes)
     if task.engine == SKLEARN:
         from sklearn.cluster import HDBSCAN
 
-        return lambda vectors: HDBSCAN(copy=True, **sizes).fit_predict(vectors)
+        return np.asarray(HDBSCAN(copy=True, **sizes).fit_predict(vectors))
     if task.engine == EVOC:
         from evoc import EVoC
 
-        return lambda vectors: EVoC(
+        evoc = EVoC(
             base_min_cluster_size=task.min_cluster_size,
             min_samples=task.min_samples,
-            random_state=task.seed,
-        ).fit_predict(vectors)
-    if task.engine in PEERS:
-        n_neighbors, n_components = {UMAP: (15, 5), UMAP_WIDE: (30, 10)}[task.engine]
-        reducer: Any = importlib.import_module("umap").UMAP(
-            n_neighbors=n_neighbors,
-            n_components=n_components,
-            min_dist=0.0,
-            metric="cosine",
-            random_state=task.seed,
+            random_state=seed,
         )
-        return lambda vectors: _hdbscan(reducer.fit_transform(vectors), sizes)
+        return np.asarray(evoc.fit_predict(vectors))
+    if task.engine == UMAP:
+        reducer: Any = importlib.import_module("umap").UMAP(
+            n_neighbors=15, n_components=5, min_dist=0.0, metric="cosine", random_state=seed
+        )
+        return _hdbscan(reducer.fit_transform(vectors), sizes)
     raise ValueError(f"no engine {task.engine!r}")
 
 

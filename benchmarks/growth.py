@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 
@@ -44,6 +45,7 @@ def measure(real: np.ndarray, n: int, settings: PoolSettings, *, folder: Path) -
         settings: of the fit.
         folder: for what is passed between processes; 0.8 GB for a million.
     """
+    click.echo(f"a pool of {n:,}", err=True)
     path = folder / "pool.f16"
     dim = real.shape[1]
     with path.open("wb") as file:
