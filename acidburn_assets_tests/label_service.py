@@ -1,6 +1,7 @@
 """A service on this machine that speaks chat completions, and can be slow, broken and dear."""
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,13 @@ class Service(Loopback):
                     self.send(Answer({"error": f"The model {model} does not exist"}, 404))
 
         super().__init__(Completions)
+
+
+def keywords_of(body: dict[str, Any]) -> str:
+    """The keywords that a request shows."""
+    found = re.search("<keywords>(.*?)</keywords>", body["messages"][1]["content"])
+    assert found is not None
+    return found[1]
 
 
 def completion(

@@ -177,7 +177,13 @@ def test_failure_of_pip_audit_itself_is_not_taken_for_an_unreachable_service(
 
 # ---- run -------------------------------------------------------------------------------------
 
-MADE = {"documents": 3, "chunks": 9, "clusters": 2, "passages": [{}], "seconds": 1.0}
+MADE = {
+    "documents": 3,
+    "chunks": 9,
+    "clusters": 2,
+    "passages": [{"document": "copy.__doc__"}],
+    "seconds": 1.0,
+}
 
 
 class Checkout:

@@ -6,6 +6,7 @@ Real Postgres, a real S3 server, the real small encoder; only the labelling serv
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import boto3
 import dagster as dg
@@ -25,7 +26,7 @@ from acidburn_assets.io_managers.objects import Tables
 from acidburn_assets.resources import PostgresResource, StoreResource
 from acidburn_assets.runtime import backends
 from acidburn_assets_tests import samples
-from acidburn_assets_tests.label_service import Answer, Service, completion
+from acidburn_assets_tests.label_service import Answer, Service, completion, keywords_of
 from acidburn_assets_tests.postgres_server import new_database
 from acidburn_assets_tests.worlds import SECRETS, Finished, World, acidburn, copy_world
 
@@ -104,10 +105,10 @@ def cloud(
     labels.close()
 
 
-def _label(number: int, _: object) -> Answer:
-    """Every cluster gets a title of its own."""
+def _label(_: int, body: dict[str, Any]) -> Answer:
+    """Every cluster gets a title of its own, which says as much as the keyless one."""
     label = {
-        "title": f"Subject number {number}",
+        "title": "Subject: " + ", ".join(keywords_of(body).split(", ")[:2]),
         "summary": "What the service says of it.",
         "keywords": ["subject"],
     }
@@ -139,7 +140,7 @@ def test_labels_of_the_service_replace_the_keyless_ones(
     cloud.made.enter(monkeypatch)
     content = json.loads(cloud.made.store.get_bytes("library/cluster_map.json"))
     assert {card["label_source"] for card in content["cards"]} == {"llm"}
-    assert all(card["title"].startswith("Subject number") for card in content["cards"])
+    assert all(card["title"].startswith("Subject: ") for card in content["cards"])
     assert content["usd"] == pytest.approx(len(content["cards"]) * 0.001)
 
 

@@ -48,6 +48,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         objects = store.create()
         tables = PoolTables(objects, pool)
         generations = Generations(objects, pool.name)
+        kept = {"history": dg.MetadataValue.text(history.kept_keys(objects, model_key))}
 
         def make(_: str | None) -> Made:
             manifests = tables.manifests()
@@ -55,7 +56,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
             newest = generations.newest(model=now.model, dim=now.dim)
             if newest is not None and newest.meta.fitted_on == now:
                 if not is_forced(context.run):
-                    return Made(newest, _figures(newest))
+                    return Made(newest, {**_figures(newest), **kept})
                 # made again of the same it is the same again, and follows what it followed
                 before = newest.meta.previous
                 return _fit(generations.read(before) if before else None, now, manifests, tables)
@@ -68,7 +69,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                     why = "; ".join(found.reasons)
                 if not why:
                     context.log.info(f"the clusters stay: {_say(found)}")
-                    return Made(newest, {**_figures(newest), **_figures_of_drift(found)})
+                    return Made(newest, {**_figures(newest), **_figures_of_drift(found), **kept})
             context.log.info(f"fitting {pool.settings.engine}: {why}")
             return _fit(newest, now, manifests, tables)
 
@@ -103,7 +104,8 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 context.log.warning(f"one cluster holds everything: {model.meta.fallback_reason}")
             seconds = {stage: round(taken, 2) for stage, taken in fit.seconds.items()}
             return Made(
-                drift.with_coverage(model, vectors), {**_figures(model), "stage_seconds": seconds}
+                drift.with_coverage(model, vectors),
+                {**_figures(model), "stage_seconds": seconds, **kept},
             )
 
         return work(make, before_event=lambda: history.keep(objects, model_key))

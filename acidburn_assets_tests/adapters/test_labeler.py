@@ -334,12 +334,12 @@ def test_no_attempt_forgets_what_another_spent(service: Service) -> None:
 
     service.behave = behave
     cache, journal = Cache(), Journal()
-    for n_requests in (6, 12, 18):
+    for n_requests in (6, 9, 12):  # never five failures in a row, in whatever order they end
         run = make_labeler(service, cache, journal=journal, n_parallel=4, retry_seconds=0.0).label(
             make_requests(n_requests)
         )
         assert run.usd == pytest.approx(service.billed_usd)
-    assert run.n_cached == 8
+    assert run.n_cached == 6
 
 
 def test_a_journal_that_cannot_be_written_stops_the_spending(service: Service) -> None:

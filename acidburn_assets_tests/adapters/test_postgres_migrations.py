@@ -1,5 +1,8 @@
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -7,11 +10,13 @@ from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
+from acidburn_assets.adapters import embedded_postgres
+from acidburn_assets.adapters.embedded_postgres import EmbeddedPostgres
 from acidburn_assets.adapters.postgres import Postgres, migrate
 from acidburn_assets.adapters.postgres.migrations import shipped
 from acidburn_assets.core.errors import DatabaseError
 from acidburn_assets_tests import postgres_samples
-from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
+from acidburn_assets_tests.postgres_server import database, dsn, new_database, postgres_server
 
 __all__ = ["database", "dsn", "postgres_server"]
 
@@ -116,9 +121,26 @@ def test_missing_pgvector_says_how_to_get_it(dsn: str) -> None:
             connection.execute("drop role plain")
 
 
+@pytest.fixture(scope="module")
+def server_of_roles() -> Iterator[EmbeddedPostgres]:
+    """Roles are a server's, and none with rights in any of its databases can be dropped: this one
+    has no database of other tests."""
+    folder = Path(tempfile.mkdtemp(prefix="acidburn-tests-roles-"))
+    try:
+        with embedded_postgres.start(folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture
-def supabase(dsn: str) -> Iterator[str]:
+def supabase(server_of_roles: EmbeddedPostgres) -> Iterator[str]:
     """The database as Supabase hands it over: an owner that is no superuser, web roles."""
+    with new_database(server_of_roles) as dsn:
+        yield from _as_supabase(dsn)
+
+
+def _as_supabase(dsn: str) -> Iterator[str]:
     roles = ("acidburn_loader", "acidburn_reader", "anon", "authenticated", "owner")
     roles = (*roles, "a_reader", "a_loader")
     with psycopg.connect(dsn, autocommit=True) as connection:

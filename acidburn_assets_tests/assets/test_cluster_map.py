@@ -1,13 +1,12 @@
 """`P/cluster_map`: a service that labels is an upgrade, never a condition."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from acidburn_assets_tests.label_service import Answer, Service, always, completion
+from acidburn_assets_tests.label_service import Answer, Service, always, completion, keywords_of
 from acidburn_assets_tests.worlds import Finished, World, acidburn
 
 
@@ -25,13 +24,6 @@ def label(
     monkeypatch.setenv("XAI_API_KEY", "xai-key")
     monkeypatch.setenv("ACIDBURN_LABEL_BASE_URL", service.url)
     return acidburn("materialize", "reference", "--only", "cluster_map", *options)
-
-
-def keywords_of(body: dict[str, Any]) -> str:
-    """The keywords that a request shows."""
-    found = re.search("<keywords>(.*?)</keywords>", body["messages"][1]["content"])
-    assert found is not None
-    return found[1]
 
 
 def echo(_number: int, body: dict[str, Any]) -> Answer:

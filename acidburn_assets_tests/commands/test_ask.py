@@ -1,5 +1,8 @@
 """`acidburn ask`: the right passage, where it is from, and what is missing when there is none."""
 
+from collections import Counter
+
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -40,18 +43,19 @@ def test_the_right_document_is_found(world: World) -> None:
 
 
 def test_the_trail_counts_what_was_looked_at(world: World) -> None:
-    answer = ask(samples.QUESTION, "--clusters", "2")
-    trail = answer.trail
-    searched = [cluster.cluster_id for cluster in trail.clusters_searched]
-    assert len(searched) == 2
-    placed = [
-        cluster
+    tables = [
+        pq.read_table(path)
         for path in world.home.glob("objects/*/assignments/*.parquet")
         if path.parts[-3] in ("notes", "articles")
-        for cluster in pq.read_table(path)["cluster_id"].to_pylist()
     ]
+    placed = pa.concat_tables(tables)
+    cells = Counter(placed["cell_id"].to_pylist())
+    answer = ask(samples.QUESTION, "--scan", str(len(placed) // 2))
+    trail = answer.trail
+    searched = [cluster.cluster_id for cluster in trail.clusters_searched]
     assert trail.n_rows_total == len(placed)
-    assert trail.n_rows_scanned == sum(cluster in searched for cluster in placed)
+    assert 1 <= trail.n_cells_searched < trail.n_cells_total == max(cells) + 1
+    assert min(cells.values()) <= trail.n_rows_scanned <= len(placed) // 2
     assert trail.share_scanned == trail.n_rows_scanned / len(placed)
     assert trail.n_shards_behind == 0
     assert set(trail.seconds) == {"encode", "route", "search", "texts"}
