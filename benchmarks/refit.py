@@ -128,7 +128,8 @@ def fit_anew(vectors: np.ndarray, is_new: np.ndarray, settings: PoolSettings) ->
 def _fit(
     vectors: np.ndarray, ids: np.ndarray, settings: PoolSettings, previous: ClusterModel | None
 ) -> ClusterModel:
-    fit = clusterer.fit(vectors, settings)
+    places = None if previous is None else migration.places_before(vectors, ids, previous)
+    fit = clusterer.fit(vectors, settings, before=places)
     model = summarize(
         fit,
         vectors,
@@ -143,7 +144,11 @@ def _fit(
             settings=settings.of_fit(),
             engine_version=clusterer.ENGINE_VERSION,
         ),
-        descent=previous and migration.descend(fit.labels, vectors, ids, previous),
+        descent=(
+            None
+            if previous is None or places is None
+            else migration.descend(fit.labels, vectors, places, previous)
+        ),
     )
     return drift.with_coverage(model, vectors)
 

@@ -36,6 +36,7 @@ from acidburn_assets.core.cluster_model import (
 )
 from acidburn_assets.core.datasets import PoolSettings
 from acidburn_assets.core.errors import ModelError
+from acidburn_assets.core.settling import settle
 
 ENGINE_VERSION = "clusterer-3"
 """Raised when the same vectors and settings would give other clusters than before."""
@@ -123,6 +124,7 @@ def fit(
     settings: PoolSettings,
     *,
     n_chunks: int | None = None,
+    before: np.ndarray | None = None,
     n_threads: int | None = None,
 ) -> Fit:
     """Clusters a sample, and divides the clusters into cells.
@@ -135,6 +137,9 @@ def fit(
         vectors: (n, dim) float32, unit length up to storage rounding.
         settings: engine, sizes and seed.
         n_chunks: of the pool that the sample stands for; None: the sample is all of it.
+        before: (n,) cluster of each vector in an earlier fit, or NOISE; what is not better now
+            stays as it was, see `settling`. Of k-means, which has as many clusters as it is asked
+            for, nothing stays.
         n_threads: for exact neighbours and cells; None: one per core.
 
     Raises:
@@ -151,6 +156,8 @@ def fit(
     wanted = cells_wanted(n_chunks or len(vectors), len(vectors), chunks_each=settings.cell_chunks)
     with _one_fit_at_a_time, threadpool_limits(limits=1):
         found, reason = _find(vectors, settings, stages, n_threads)
+        if before is not None and not reason and settings.engine != "kmeans":
+            found = _settled(found, before, vectors, settings, stages)
         labels, old = rank_clusters(found.labels, vectors)
         divided = cells.divide(
             vectors, labels, n_cells=wanted, seed=settings.seed, n_threads=n_threads
@@ -160,10 +167,13 @@ def fit(
         linkage = hierarchy.link(centroids)
         parents, group_parents = hierarchy.levels(linkage)
     strengths = found.strengths
-    if strengths is None:
-        # an engine without strengths has no noise either: counted as `assignments` does
+    if strengths is None or np.isnan(strengths).any():
+        # of an engine without strengths, or of an earlier fit: counted as `assignments` does
         distances = own_distances(vectors, labels, centroids)
-        strengths = strength(distances, radii_of(distances, labels, len(centroids))[labels])
+        counted = strength(distances, radii_of(distances, labels, len(centroids))[labels])
+        strengths = (
+            counted if strengths is None else np.where(np.isnan(strengths), counted, strengths)
+        )
     stages.done("summary", f"{len(centroids)} clusters in {len(group_parents)} groups")
     return Fit(
         labels=labels,
@@ -217,6 +227,31 @@ def _find(
         )
     _logger.warning("one cluster holds everything: %s", reason)
     return everything, reason
+
+
+def _settled(
+    found: _Found,
+    before: np.ndarray,
+    vectors: np.ndarray,
+    settings: PoolSettings,
+    stages: _Stages,
+) -> _Found:
+    """What was found, with the clusters of before where those are no worse; of these neither
+    strengths nor persistence are known."""
+    labels = settle(found.labels, before, vectors, min_members=settings.min_cluster_size)
+    n_found = int(found.labels.max()) + 1
+    is_left = labels >= n_found
+    stages.done("settle", f"{len(np.unique(labels[is_left]))} clusters stay as they were")
+    n_before = int(labels.max(initial=n_found - 1)) + 1 - n_found
+    return found._replace(
+        labels=labels,
+        strengths=None if found.strengths is None else np.where(is_left, np.nan, found.strengths),
+        persistence=(
+            None
+            if found.persistence is None
+            else np.append(found.persistence, np.full(n_before, np.nan))
+        ),
+    )
 
 
 def _why_hopeless(vectors: np.ndarray, settings: PoolSettings) -> str:

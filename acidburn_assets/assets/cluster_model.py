@@ -87,7 +87,10 @@ def build(pool: Pool) -> dg.AssetsDefinition:
             sample = tables.take_embeddings(chosen, manifests)
             vectors = embedding.matrix(sample["embedding"])  # (n, dim) float32
             ids = embedding.id_matrix(sample["chunk_id"])
-            fit = clusterer.fit(vectors, pool.settings, n_chunks=now.n_chunks)
+            places = None
+            if previous is not None:
+                places = migration.places_before(vectors, ids, previous)
+            fit = clusterer.fit(vectors, pool.settings, n_chunks=now.n_chunks, before=places)
             model = clustering.summarize(
                 fit,
                 vectors,
@@ -96,8 +99,8 @@ def build(pool: Pool) -> dg.AssetsDefinition:
                 fitted_on=now,
                 descent=(
                     None
-                    if previous is None
-                    else migration.descend(fit.labels, vectors, ids, previous)
+                    if previous is None or places is None
+                    else migration.descend(fit.labels, vectors, places, previous)
                 ),
             )
             if model.meta.is_fallback:

@@ -440,7 +440,7 @@ def summarize(
     fit = _in_order(fit, order)
     centroids = unit_centroids(vectors, fit.labels)
     distances = own_distances(vectors, fit.labels, centroids)
-    margins = 1.0 - distances - _nearest_other(vectors, fit.labels, centroids)
+    margins = 1.0 - distances - nearest_other(vectors, fit.labels, centroids)
     n_clusters = len(centroids)
     is_member = fit.labels >= 0
     stable = fit.persistence[np.isfinite(fit.persistence)]
@@ -532,7 +532,7 @@ def own_distances(vectors: np.ndarray, labels: np.ndarray, centroids: np.ndarray
     return distances
 
 
-def _nearest_other(vectors: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+def nearest_other(vectors: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Cosine of each vector to the nearest centroid that is not its own, (n,) float32; 0 for
     noise, -inf where there is no other."""
     nearest = np.zeros(len(vectors), dtype=np.float32)

@@ -60,7 +60,7 @@ class Matched(NamedTuple):
 
 
 def descend(
-    labels: np.ndarray, vectors: np.ndarray, sample_ids: np.ndarray, previous: ClusterModel
+    labels: np.ndarray, vectors: np.ndarray, places: np.ndarray, previous: ClusterModel
 ) -> Descent:
     """Gives the clusters of a fit their ids.
 
@@ -70,14 +70,10 @@ def descend(
     Args:
         labels: (n,) int32 of the fit, NOISE or 0 … k-1.
         vectors: (n, dim) float32, unit length, the sample that was fitted.
-        sample_ids: (n, 16) uint8, its chunk ids.
+        places: (n,) row of each one's cluster before, or NOISE, from `places_before`.
         previous: the generation before, of the same encoder.
-
-    Raises:
-        ModelError: the vectors are not of the model's dimension.
     """
     centroids = unit_centroids(vectors, labels)
-    places = places_before(vectors, sample_ids, previous)
     found = match(places, labels, n_old=len(previous.centroids), n_new=len(centroids))
     is_new = found.goes_on == NOISE
     next_id = previous.meta.next_id + int(is_new.sum())
@@ -106,6 +102,9 @@ def places_before(
         vectors: (n, dim) float32, unit length.
         sample_ids: (n, 16) uint8, their chunk ids.
         previous: that generation.
+
+    Raises:
+        ModelError: the vectors are not of the model's dimension.
     """
     found = place(vectors, previous)
     places = np.where(found.is_noise, NOISE, found.clusters.astype(np.int64))

@@ -16,7 +16,7 @@ from acidburn_assets.core.cluster_model import (
     unit_centroids,
 )
 from acidburn_assets.core.datasets import FitSettings
-from acidburn_assets.core.migration import descend
+from acidburn_assets.core.migration import descend, places_before
 
 
 def blobs(
@@ -102,5 +102,9 @@ def model_of(
         ids,
         pool=pool,
         fitted_on=fitted_on(dim=vectors.shape[1], n_chunks=len(vectors)),
-        descent=None if previous is None else descend(fit.labels, vectors, ids, previous),
+        descent=(
+            None
+            if previous is None
+            else descend(fit.labels, vectors, places_before(vectors, ids, previous), previous)
+        ),
     )
