@@ -20,6 +20,7 @@ import numpy as np
 
 from acidburn_assets.adapters import clusterer
 from acidburn_assets.core.datasets import PoolSettings
+from acidburn_assets.settings import PROJECT_ROOT
 
 OURS = "ours: graph_hdbscan"
 PLAYBOOK = "hdbscan, as the playbook ran it"
@@ -95,6 +96,7 @@ def in_process(function: Callable[..., None], *arguments: str) -> dict[str, Any]
     script = f"import sys; from {module} import {name}; {name}(*sys.argv[1:])"
     finished = subprocess.run(  # noqa: S603
         [sys.executable, "-W", "ignore", "-c", script, *arguments],
+        cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
         check=False,
