@@ -22,7 +22,11 @@ from typing import NamedTuple
 import numpy as np
 
 from acidburn_assets.adapters import cells
-from acidburn_assets.adapters.neighbors import descended_neighbors, exact_neighbors
+from acidburn_assets.adapters.neighbors import (
+    descended_neighbors,
+    exact_neighbors,
+    one_numba_thread,
+)
 from acidburn_assets.core import hierarchy
 from acidburn_assets.core.cells import cells_wanted
 from acidburn_assets.core.cluster_model import (
@@ -352,29 +356,32 @@ def _graph_layout(
     else:
         neighbors, distances = exact_neighbors(vectors, n_neighbors, n_threads=n_threads)
         stages.done("neighbors", f"{n_neighbors} of each, exact")
-    random = np.random.RandomState(settings.seed)
-    graph = neighbor_graph_matrix(float(n_neighbors), neighbors, distances, symmetrize=True)
-    # the other figures are those of evoc.EVoC 0.3.2, which does the same before its own clustering
-    initial = label_propagation_init(
-        graph,
-        n_components=n_components,
-        approx_n_parts=int(np.clip(int(8 * np.sqrt(n)), 256, 16_384)),
-        random_scale=0.1,
-        scaling=0.5,
-        noise_level=NOISE_LEVEL,
-        random_state=random,
-        data=vectors,
-    )
-    layout = node_embedding(
-        graph,
-        n_components=n_components,
-        n_epochs=N_EPOCHS,
-        initial_embedding=initial,
-        initial_alpha=0.1,
-        noise_level=NOISE_LEVEL,
-        random_state=random,
-        reproducible_flag=True,
-    )
+    # hundreds of short loops: measured, 10,000 vectors cost two threads on two busy cores 8.4 CPU s
+    # of waiting for each other, and one thread .9
+    with one_numba_thread():
+        random = np.random.RandomState(settings.seed)
+        graph = neighbor_graph_matrix(float(n_neighbors), neighbors, distances, symmetrize=True)
+        # other figures are those of evoc.EVoC 0.3.2, which does the same before its own clustering
+        initial = label_propagation_init(
+            graph,
+            n_components=n_components,
+            approx_n_parts=int(np.clip(int(8 * np.sqrt(n)), 256, 16_384)),
+            random_scale=0.1,
+            scaling=0.5,
+            noise_level=NOISE_LEVEL,
+            random_state=random,
+            data=vectors,
+        )
+        layout = node_embedding(
+            graph,
+            n_components=n_components,
+            n_epochs=N_EPOCHS,
+            initial_embedding=initial,
+            initial_alpha=0.1,
+            noise_level=NOISE_LEVEL,
+            random_state=random,
+            reproducible_flag=True,
+        )
     if not np.isfinite(layout).all():
         raise ModelError(
             "the graph's layout is not finite; set the pool's engine to kmeans, "
