@@ -41,7 +41,7 @@ class Texts(NamedTuple):
     """A collection as a pool sees it."""
 
     vectors: np.ndarray  # (n, dim) float32
-    topics: np.ndarray | None  # (n,) what people said each is about
+    topics: np.ndarray | None  # (n,) what people said each is about; "": nothing
 
 
 @click.command()
@@ -91,7 +91,7 @@ def read(name: str, n_rows: int) -> Texts:
         chunks = evaluation.chunks(load_tokenizer("minilm"), n_rows)
         return Texts(evaluation.embed(chunks["text"].to_pylist()), None)
     table = evaluation.sample(name, n_rows)
-    topics = np.array(table["label"].to_pylist()) if "label" in table.column_names else None
+    topics = np.array([label or "" for label in table["label"].to_pylist()])
     return Texts(evaluation.embed(list(map(str, table["text"].to_pylist()))), topics)
 
 
@@ -102,7 +102,7 @@ def additions(texts: Texts, n_rounds: int) -> Iterator[tuple[str, np.ndarray]]:
         order = np.random.default_rng(number).permutation(n)
         yield f"a tenth, round {number + 1}", order < round(n * NEW_SHARE)
     if texts.topics is not None:
-        names, sizes = np.unique(texts.topics, return_counts=True)
+        names, sizes = np.unique(texts.topics[texts.topics != ""], return_counts=True)
         order = np.random.default_rng(0).permutation(len(names))
         n_topics = 1 + int(np.searchsorted(np.cumsum(sizes[order]), n * NEW_SHARE))
         yield f"{n_topics} topics", np.isin(texts.topics, names[order[:n_topics]])
