@@ -213,6 +213,7 @@ class Tick:
             "chunks": partition,
             "embeddings": partition,
             "assignments": partition,
+            "term_weights": partition,
         }
         for asset, end in ends.items():
             key = dg.AssetKey([dataset, asset])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from acidburn_assets.adapters import stemmer
 from acidburn_assets.adapters.postgres import Load, PoolFacts, Postgres, ShardFacts
 from acidburn_assets.adapters.postgres.load import (
     LoadResult,
@@ -15,19 +16,21 @@ from acidburn_assets.adapters.postgres.load import (
     replace_chunk_embeddings,
 )
 from acidburn_assets.core import schemas
+from acidburn_assets.core.term_weights import count_terms, weigh_terms
 
 POOL = PoolFacts("library", "knowledge", "f00d", "a-model", 8)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One shard's three tables."""
+    """One shard's four tables."""
 
     facts: ShardFacts
     load: Load
     chunks: pa.Table
     embeddings: pa.Table
     assignments: pa.Table
+    term_weights: pa.Table
 
     @property
     def chunk_ids(self) -> list[bytes]:
@@ -55,6 +58,7 @@ class Sample:
             "chunks": iter(self.chunks.to_batches(max_chunksize=7)),
             "embeddings": iter(self.embeddings.to_batches(max_chunksize=5)),
             "assignments": iter(self.assignments.to_batches(max_chunksize=11)),
+            "term_weights": iter(self.term_weights.to_batches(max_chunksize=6)),
         }
 
     def with_load(self, **changes: Any) -> "Sample":
@@ -131,8 +135,16 @@ def make(
         assignments_sha256=f"assignments {seed}",
         clustering="clustering 1",
         made_from="code 1",
+        term_weights_sha256=f"term weights {seed}",
     )
-    return Sample(facts, load, chunks, embeddings, assignments)
+    return Sample(facts, load, chunks, embeddings, assignments, weigh(chunks))
+
+
+def weigh(chunks: pa.Table) -> pa.Table:
+    """Their terms, as the graph makes them."""
+    counted = [count_terms(batch["text"], stemmer.stem) for batch in chunks.to_batches()]
+    ids = [batch["chunk_id"] for batch in chunks.to_batches()]
+    return pa.Table.from_batches(weigh_terms(counted, ids), schemas.TERM_WEIGHTS)
 
 
 def load(postgres: Postgres, sample: Sample, **options: Any) -> LoadResult:

@@ -76,7 +76,7 @@ def record(instance: dg.DagsterInstance, store: ObjectStore, size: Size) -> Corp
     fitted = {dg.AssetKey([DATASET, "manifest"]): manifest}
     _report(instance, [POOL, "cluster_model"], None, model, fitted)
     for key in keys:
-        for asset in ("chunks", "embeddings", "assignments"):
+        for asset in ("chunks", "embeddings", "term_weights", "assignments"):
             version = digest(asset, key)
             _report(instance, [DATASET, asset], key, version, {}, {"rows": size.n_chunks})
     of_model = {dg.AssetKey([POOL, "cluster_model"]): model}

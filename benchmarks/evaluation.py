@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acidburn_assets.adapters import stemmer
 from acidburn_assets.adapters.encoder import load_encoder
 from acidburn_assets.adapters.sources import open_source
 from acidburn_assets.adapters.tokenizer import ModelTokenizer
@@ -27,6 +28,7 @@ from acidburn_assets.core.chunks import Tally, Tokenizer, chunk_documents, resol
 from acidburn_assets.core.datasets import ChunkSizes, Dataset, Filters
 from acidburn_assets.core.documents import Document, screen
 from acidburn_assets.core.embeddings import InputType
+from acidburn_assets.core.term_weights import count_terms, weigh_terms
 from acidburn_assets.settings import PROJECT_ROOT
 
 _Item = TypeVar("_Item")
@@ -185,6 +187,14 @@ def chunks(
     # a batch holds a thousand or more, or is the last
     n_batches = n_chunks // 1000 + 1
     return pa.Table.from_batches(islice(batches, n_batches), schemas.CHUNKS).slice(0, n_chunks)
+
+
+def term_weights(chunks: pa.Table) -> pa.Table:
+    """The terms of chunks, of `schemas.TERM_WEIGHTS`."""
+    batches = chunks.to_batches()
+    counted = [count_terms(batch["text"], stemmer.stem) for batch in batches]
+    weighed = weigh_terms(counted, [batch["chunk_id"] for batch in batches])
+    return pa.Table.from_batches(weighed, schemas.TERM_WEIGHTS)
 
 
 def _shuffled(items: Iterable[_Item]) -> list[_Item]:

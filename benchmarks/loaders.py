@@ -25,6 +25,7 @@ from acidburn_assets.adapters.postgres import (
 )
 from acidburn_assets.adapters.postgres.rows import EMBEDDING_COLUMNS, TEXT_COLUMNS
 from acidburn_assets.core import embeddings, schemas
+from benchmarks import evaluation
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -46,6 +47,7 @@ class Shard(NamedTuple):
     chunks: pa.Table
     embeddings: pa.Table
     assignments: pa.Table
+    term_weights: pa.Table
 
 
 def make_shard(chunks: pa.Table, dim: int) -> Shard:
@@ -80,6 +82,7 @@ def make_shard(chunks: pa.Table, dim: int) -> Shard:
         chunks=chunks,
         embeddings=pa.Table.from_batches([embeddings.record_batch(ids, vectors)]),
         assignments=assignments,
+        term_weights=evaluation.term_weights(chunks),
     )
 
 
@@ -92,6 +95,7 @@ def copy(postgres: Postgres, shard: Shard) -> None:
         chunks=shard.chunks.to_batches(),
         embeddings=shard.embeddings.to_batches(),
         assignments=shard.assignments.to_batches(),
+        term_weights=shard.term_weights.to_batches(),
         store_text="postgres",
         is_forced=True,
     )

@@ -9,6 +9,7 @@ import dagster as dg
 
 from acidburn_assets.assets import (
     assignments,
+    cell_terms,
     centroids,
     chunk_clusters,
     chunk_embeddings,
@@ -18,12 +19,14 @@ from acidburn_assets.assets import (
     cluster_model,
     embeddings,
     encoder,
+    lexicon,
     lineage,
     lineage_table,
     manifest,
     plan,
     projection,
     retrieval_report,
+    term_weights,
 )
 from acidburn_assets.core.datasets import Dataset, Pool, Registry
 from acidburn_assets.settings import Settings
@@ -49,6 +52,7 @@ def dataset_assets(dataset: Dataset, registry: Registry, settings: Settings) -> 
     if dataset.pool is not None:
         pool = registry.pool(dataset.pool)
         made += [
+            term_weights.build(dataset),
             assignments.build(dataset, pool),
             chunk_embeddings.build(dataset, pool),
             chunk_clusters.build(dataset, pool),
@@ -75,6 +79,8 @@ def pool_assets(pool: Pool, registry: Registry, settings: Settings) -> list[Defi
         centroids.build(pool),
         cluster_map.build(pool, datasets, settings),
         cluster_headers.build(pool),
+        lexicon.build(pool),
+        cell_terms.build(pool),
         projection.build(pool, datasets),
         lineage.build(pool),
         lineage_table.build(pool),

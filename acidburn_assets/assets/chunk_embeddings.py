@@ -24,7 +24,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
         key=specs.key(dataset.name, "chunk_embeddings"),
         ins={
             name: dg.AssetIn(specs.key(dataset.name, name))
-            for name in ("chunks", "embeddings", "assignments")
+            for name in ("chunks", "embeddings", "assignments", "term_weights")
         },
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
@@ -42,6 +42,7 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
         chunks: Tables,
         embeddings: Tables,
         assignments: Tables,
+        term_weights: Tables,
         store: StoreResource,
         encoder: EncoderResource,
     ) -> dg.Output[Work]:
@@ -58,6 +59,9 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
         def make(partition: str | None) -> Made:
             shard = plan.shard(specs.require(partition))
             sources = specs.slice_sources(context.instance, dataset.name, pool.name, shard.key)
+            terms = specs.recorded_version(
+                context.instance, dataset.name, "term_weights", shard.key
+            )
 
             def load(
                 target: database.Postgres, made_from: str, run_id: str, is_forced: bool
@@ -66,10 +70,16 @@ def build(dataset: Dataset, pool: Pool) -> dg.AssetsDefinition:
                 return database.replace_chunk_embeddings(
                     target,
                     specs.shard_facts(dataset, facts, plan, shard),
-                    database.Load(run_id=run_id, made_from=made_from, **sources),
+                    database.Load(
+                        run_id=run_id,
+                        made_from=made_from,
+                        term_weights_sha256=terms,
+                        **sources,
+                    ),
                     chunks=chunks.batches(shard.key),
                     embeddings=embeddings.batches(shard.key),
                     assignments=assignments.batches(shard.key),
+                    term_weights=term_weights.batches(shard.key),
                     store_text=dataset.store_text,
                     is_forced=is_forced,
                 )

@@ -125,17 +125,29 @@ def slice_sources(
         NotMaterialized: one of them was never made.
     """
 
-    def tags(asset: str) -> Mapping[str, str]:
-        record = versions.require_materialization(instance, key(dataset, asset), shard)
-        return versions.tags_of(record)
-
-    assigned = tags("assignments")
+    assigned = _recorded(instance, dataset, "assignments", shard)
     return SliceSources(
-        chunks_sha256=versions.data_version(tags("chunks")),
-        embeddings_sha256=versions.data_version(tags("embeddings")),
+        chunks_sha256=recorded_version(instance, dataset, "chunks", shard),
+        embeddings_sha256=recorded_version(instance, dataset, "embeddings", shard),
         assignments_sha256=versions.data_version(assigned),
         clustering=versions.input_version(assigned, key(pool, "cluster_model")),
     )
+
+
+def recorded_version(instance: dg.DagsterInstance, dataset: str, asset: str, shard: str) -> str:
+    """The recorded content hash of one shard of an asset.
+
+    Raises:
+        NotMaterialized: it was never made.
+    """
+    return versions.data_version(_recorded(instance, dataset, asset, shard))
+
+
+def _recorded(
+    instance: dg.DagsterInstance, dataset: str, asset: str, shard: str
+) -> Mapping[str, str]:
+    record = versions.require_materialization(instance, key(dataset, asset), shard)
+    return versions.tags_of(record)
 
 
 def pool_facts(pool: Pool, card: ModelCard) -> PoolFacts:

@@ -47,12 +47,22 @@ _SHARD_ASSETS = (
     "chunks",
     "embeddings",
     "manifest",
+    "term_weights",
     "assignments",
     "chunk_embeddings",
     "chunk_clusters",
 )
 _POOL_ASSETS = (
-    *("cluster_model", "centroids", "cluster_map", "cluster_headers", "lineage", "lineage_table"),
+    *(
+        "cluster_model",
+        "centroids",
+        "cluster_map",
+        "cluster_headers",
+        "lexicon",
+        "cell_terms",
+        "lineage",
+        "lineage_table",
+    ),
 )
 
 

@@ -31,12 +31,17 @@ from acidburn_assets.core.datasets import Registry
 from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.io_managers import versions
 from acidburn_assets.io_managers.objects import load_record
-from acidburn_assets.runtime import backends
+from acidburn_assets.runtime import backends, engines
 from acidburn_assets.settings import Settings
 
 QUESTION = "What is the difference between a shallow copy and a deep copy?"
 
 POOL = "knowledge"
+
+SHARDED = (
+    *("chunks", "embeddings", "term_weights", "assignments"),
+    *("chunk_embeddings", "chunk_clusters"),
+)
 
 
 @click.command()
@@ -54,7 +59,7 @@ def command(question: str) -> None:
     with open_instance(configured) as instance:
         made = _table_of_assets(instance, configured)
         figures = _figures(instance, configured)
-        answer = asking.open_engine(configured, POOL).ask(question, n_passages=3)
+        answer = engines.open_engine(configured, POOL).ask(question, n_passages=3)
         trail = Auditor(configured, instance).passage(answer.passages[0].chunk_id)
     cluster_map: ClusterMap = load_record(store, dg.AssetKey([POOL, "cluster_map"]))
     map_path = _write_map(configured, store)
@@ -125,7 +130,7 @@ def _table_of_assets(instance: dg.DagsterInstance, configured: Settings) -> Tabl
     for column in table.columns[1:]:
         column.justify = "right"
     for dataset in configured.registry.datasets:
-        for asset in ("chunks", "embeddings", "assignments", "chunk_embeddings", "chunk_clusters"):
+        for asset in SHARDED:
             events = _shard_events(instance, dg.AssetKey([dataset, asset]))
             if not events:
                 continue

@@ -2,7 +2,7 @@
 searched, how long it took and what it cost.
 
 Made by `runtime.search`, shown by `commands.ask` and the search page, passed on as JSON by the
-HTTP service. How passages are ranked is `core.terms` and `core.routing`, what the gate decides
+HTTP service. How passages are ranked is `core.ranking` and `core.routing`, what the gate decides
 `core.gate`.
 """
 

@@ -1,41 +1,32 @@
 """Which cells a question belongs to, and so which clusters.
 
-A cell's score is a sum of two: the question's cosine to the cell's centroid, and the share of the
-question's words that are in the title and keywords of its cluster. A cluster stands where its best
-cell stands. The same question always gets the same route. Searching inside the cells is the work of
+A cell's score is a sum of two: the question's cosine to the cell's centroid, and what the best of
+its chunks could score by the question's words (`cell_terms`). A cluster stands where its best cell
+stands. The same question always gets the same route. Searching inside the cells is the work of
 whoever asked.
 
-Scores are added, not ranks: reciprocal rank fusion gave a cluster that shares one stray word as
-much as the nearest one, and was worse than centroids alone (.706 to .786 of a full scan's nDCG@10,
-with whole clusters). The best of a cluster's medoids was a third summand while clusters were the
-unit of search; with cells it takes .01 to .03 away.
-Source: measured, 5,176 passages of docstrings, 400 known-item questions.
+The share of the question's words that are in a cluster's title and keywords was a summand before:
+with cells of 16 passages it changed nothing, with larger ones it gave .001 to .01. The best of a
+cluster's medoids was one while clusters were the unit of search; with cells it takes .01 to .03
+away. Source: measured, 5,176 passages of docstrings, 400 known-item questions.
 """
 
-import math
-import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
+from acidburn_assets.core.cell_terms import CellTerms
+from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.records import Record
 
-LEXICAL_WEIGHT = 0.1
-"""Of the share of words in common, in units of cosine. Source: as above, .001 to .01 better than 0
-with cells of 50 and more, no different with smaller ones; 0.3 is up to .02 worse."""
+LEXICAL_WEIGHT = 0.5
+"""Of the share of what is possible by words, in units of cosine. Source: measured as in
+`cell_terms`; .25 and 1 are within .01, mostly below."""
 
-_WORD = re.compile(r"[^\W_]+")
-_NOWHERE = np.empty(0, np.int64)
-
-
-class Cluster(NamedTuple):
-    """What is known of a cluster when a question comes."""
-
-    cluster_id: int
-    title: str
-    keywords: Sequence[str]
+PICK_WEIGHT = 0.1
+"""Of a cluster that the router's model picked, in units of cosine. Chosen, not measured: it needs a
+paid model."""
 
 
 class Cells(NamedTuple):
@@ -53,7 +44,7 @@ class ClusterScore(Record):
     cluster_id: int
     score: float  # of its best cell; what the order is by
     cell: float  # cosine to the centroid of the nearest cell
-    lexical: float  # weighted share of the question's words that title and keywords have
+    lexical: float  # what the best chunk of the cell could score by words, 0 to 1
 
 
 class Ranking(NamedTuple):
@@ -109,29 +100,31 @@ class Route(NamedTuple):
 class Router:
     """Ranks the cells of one pool."""
 
-    def __init__(self, clusters: Sequence[Cluster], cells: Cells) -> None:
-        """Indexes the words of titles and keywords.
+    def __init__(self, cluster_ids: np.ndarray, cells: Cells, terms: CellTerms) -> None:
+        """Takes what is known of the cells.
 
         Args:
-            clusters: in any order.
+            cluster_ids: of the clusters, by position  # (k,)
             cells: of the same clusters, one of each at least.
+            terms: of the same cells in the same order.
         """
-        self._ids = np.array([cluster.cluster_id for cluster in clusters], np.int64)
+        self._ids = cluster_ids.astype(np.int64)
         self._cells = cells
-        self._clusters_of = _index_words(clusters)
+        self._terms = terms
 
-    def route(self, vector: np.ndarray, question: str) -> Route:
+    def route(self, query: Query) -> Route:
         """Ranks all cells; of equals the first comes first.
 
         Args:
-            vector: of the question, unit length, float32  # (dim,)
-            question: its text.
+            query: the question.
         """
-        cell = self._cells.centroids @ vector  # (c,)
+        cell = self._cells.centroids @ query.vector  # (c,)
+        by_words = self._terms.score(query.terms) / query.bound  # (c,)
         nearest = np.full(len(self._ids), -np.inf, np.float32)
         np.maximum.at(nearest, self._cells.owners, cell)
-        lexical = self._lexical(question)
-        score = cell + LEXICAL_WEIGHT * lexical[self._cells.owners]
+        lexical = np.zeros(len(self._ids))
+        np.maximum.at(lexical, self._cells.owners, by_words)
+        score = cell + LEXICAL_WEIGHT * by_words
         order = np.argsort(-score, kind="stable")
         return Route(
             self._ranking(order),
@@ -141,6 +134,21 @@ class Router:
             nearest,
             lexical,
         )
+
+    def prefer(self, route: Route, cluster_ids: Collection[int]) -> Route:
+        """The same with the cells of some clusters moved forward.
+
+        Others that are much nearer stay before them: who chose the clusters may be wrong.
+
+        Args:
+            route: of a question.
+            cluster_ids: those that somebody chose for it.
+        """
+        is_chosen = np.isin(self._ids[route.owners], list(cluster_ids))
+        score = route.score + PICK_WEIGHT * is_chosen
+        order = np.argsort(-score, kind="stable")
+        cells = Ranking(route.cells.cell_ids[order], route.cells.n_chunks[order])
+        return route._replace(cells=cells, score=score[order], owners=route.owners[order])
 
     def by_centroid(self, vector: np.ndarray) -> Ranking:
         """Ranks all cells by their centroids alone: how an inverted file (IVF) chooses.
@@ -152,36 +160,3 @@ class Router:
 
     def _ranking(self, order: np.ndarray) -> Ranking:
         return Ranking(self._cells.ids[order], self._cells.n_chunks[order])
-
-    def _lexical(self, question: str) -> np.ndarray:
-        """Share of the question's words that a cluster has, weighted by inverse document
-        frequency; a word that no cluster has counts as the rarest  # (k,)."""
-        found = np.zeros(len(self._ids))
-        total = 0.0
-        for word in sorted(set(words(question))):
-            positions = self._clusters_of.get(word, _NOWHERE)
-            weight = _idf(len(positions), len(self._ids))
-            found[positions] += weight
-            total += weight
-        return found / total if total else found
-
-
-def words(text: str) -> list[str]:
-    """Words as titles and questions are compared by: letters and digits, case folded;
-    `read_csv` is two."""
-    return _WORD.findall(text.casefold())
-
-
-def _index_words(clusters: Sequence[Cluster]) -> dict[str, np.ndarray]:
-    """Positions of the clusters that have a word in title or keywords."""
-    positions: defaultdict[str, list[int]] = defaultdict(list)
-    for position, cluster in enumerate(clusters):
-        for word in set(words(" ".join([cluster.title, *cluster.keywords]))):
-            positions[word].append(position)
-    return {word: np.array(found, np.int64) for word, found in positions.items()}
-
-
-def _idf(n_having: int, n_clusters: int) -> float:
-    """Never negative. Source: Robertson, Zaragoza, The probabilistic relevance framework: BM25 and
-    beyond, 2009, in Lucene's form."""
-    return math.log(1 + (n_clusters - n_having + 0.5) / (n_having + 0.5))

@@ -39,6 +39,32 @@ ASSIGNMENTS = pa.schema(
     ]
 )
 
+TERMS = pa.list_(pa.field("item", pa.int32(), nullable=False))
+WEIGHTS = pa.list_(pa.field("item", pa.float32(), nullable=False))
+
+TERM_WEIGHTS = pa.schema(
+    [
+        pa.field("chunk_id", CHUNK_ID, nullable=False),
+        pa.field("terms", TERMS, nullable=False),  # rising, all that the chunk has
+        pa.field("weights", WEIGHTS, nullable=False),  # of the same; 0: counted, not searched
+    ]
+)
+
+LEXICON = pa.schema(
+    [
+        pa.field("term", pa.int32(), nullable=False),  # rising; -1 stands for all chunks
+        pa.field("n_chunks", pa.int64(), nullable=False),  # of the pool, that have it
+    ]
+)
+
+CELL_TERMS = pa.schema(
+    [
+        pa.field("term", pa.int32(), nullable=False),  # rising
+        pa.field("cell_id", pa.int32(), nullable=False),  # rising inside a term
+        pa.field("weight", pa.float32(), nullable=False),  # the most that a chunk of the cell has
+    ]
+)
+
 PROJECTION = pa.schema(
     [
         pa.field("chunk_id", CHUNK_ID, nullable=False),

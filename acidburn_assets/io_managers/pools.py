@@ -18,7 +18,7 @@ from acidburn_assets.core.cluster_map import Medoid
 from acidburn_assets.core.datasets import Pool
 from acidburn_assets.core.errors import ModelError, ObjectCorrupt, SchemaError
 from acidburn_assets.core.labels import ClusterSample, Passage, quotation
-from acidburn_assets.core.manifest import Manifest
+from acidburn_assets.core.manifest import Manifest, ManifestEntry
 from acidburn_assets.core.samples import MemberSample, Place, rows_by_shard
 from acidburn_assets.io_managers.objects import Tables, load_record
 
@@ -145,16 +145,34 @@ class PoolTables:
         Raises:
             SchemaError: the two tables of a shard do not hold the same chunks in the same order.
         """
+        for dataset, entry in self.entries(manifests):
+            vectors = self.table(dataset, "embeddings").read(entry.shard)
+            placed = self.table(dataset, "assignments").read(entry.shard)
+            self.check_same_chunks(placed, vectors, f"{dataset}/{entry.shard}")
+            yield dataset, entry.shard, vectors, placed
+
+    def entries(self, manifests: Mapping[str, Manifest]) -> Iterator[tuple[str, ManifestEntry]]:
+        """Every shard of the pool with its dataset."""
         for dataset, manifest in manifests.items():
             for entry in manifest.entries:
-                vectors = self.table(dataset, "embeddings").read(entry.shard)
-                placed = self.table(dataset, "assignments").read(entry.shard)
-                if not vectors["chunk_id"].equals(placed["chunk_id"]):
-                    raise SchemaError(
-                        f"{dataset}/{entry.shard}: the assignments are not of these embeddings; "
-                        "materialize the assignments again"
-                    )
-                yield dataset, entry.shard, vectors, placed
+                yield dataset, entry
+
+    def check_same_chunks(self, placed: pa.Table, other: pa.Table, name: str) -> None:
+        """Two tables of one shard belong together.
+
+        Args:
+            placed: its assignments.
+            other: another table of it.
+            name: `dataset/shard`, for the error.
+
+        Raises:
+            SchemaError: they do not hold the same chunks in the same order.
+        """
+        if not placed["chunk_id"].equals(other["chunk_id"]):
+            raise SchemaError(
+                f"{name}: the assignments are not of the chunks that are there now; materialize "
+                "its embeddings, term_weights and assignments again"
+            )
 
     def cluster_texts(
         self,

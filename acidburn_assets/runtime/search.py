@@ -1,203 +1,188 @@
-"""The query engine of a pool: question → vector → cells → passages, each with where it is from.
+"""The query engine of a pool: question → vector → cells → passages → verdict, with its trail.
 
-`ask` is for people and services, `measure` for the retrieval report; both go the same way. What
-is near what is decided in `core.routing` and `adapters.postgres.search`.
+`ask` is for people and services, `measure` for the retrieval report; both find in the same way.
+What is near what is decided in `core.routing`, `core.ranking` and `adapters.postgres.search`,
+whether it answers in `core.gate`; a paid model that advises is an `answers.Advisor`.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from acidburn_assets.adapters.object_store import ObjectStore, read_table
-from acidburn_assets.adapters.postgres import Hit, Hits, PassageSearch, Postgres, pool_state
-from acidburn_assets.core import keys, retrieval_report, routing, schemas
+from acidburn_assets.adapters.object_store import ObjectStore
+from acidburn_assets.adapters.postgres import Hit, Hits, Postgres
+from acidburn_assets.core import gate, retrieval_report
+from acidburn_assets.core.answers import (
+    Advisor,
+    Answer,
+    GateReport,
+    ModelCall,
+    Passage,
+    Quoted,
+    Reviewed,
+    Round,
+    Trail,
+    Verdict,
+    Verification,
+)
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.embeddings import Encoder
-from acidburn_assets.core.errors import (
-    ConfigError,
-    ModelError,
-    NotMaterialized,
-    ObjectMissing,
-    SchemaError,
-)
-from acidburn_assets.core.records import Record
+from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.core.gate import Features, Judgement
+from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.retrieval_report import Choice, Outcome, Question, RetrievalReport
-from acidburn_assets.core.routing import Cells, ClusterScore, Ranking, Router
+from acidburn_assets.core.routing import Ranking, Route
+from acidburn_assets.runtime.pools import SearchedPool
 
 N_CONSIDERED = 16
 """Clusters that the trail shows at least. Chosen."""
 
 SHARE_SCANNED, MAX_SCANNED = 0.1, 20_000
-"""Passages that a question is compared with, unless it is said how many: a tenth of the pool, and
-never more than so many. Source: the retrieval report's recall at a tenth; 20,000 rows of 1,024
-values take Postgres about 50 ms on one core."""
+"""Passages that a question is compared with at first, unless it is said how many: a tenth of the
+pool, and never more than so many. Source: the retrieval report's recall at a tenth; 20,000 rows of
+1,024 values take Postgres about 50 ms on one core."""
 
+WIDENINGS = (1, 2, 4, 8)
+"""While the gate is not satisfied so many times as much is looked at, and no further."""
 
-class Passage(Record):
-    """One passage of an answer."""
+N_CARDS = 64
+"""Clusters that a model picks from. Source: 60 tokens each, less than a cent a question."""
 
-    rank: int  # 1 is nearest
-    chunk_id: str  # hex
-    dataset: str
-    shard: str
-    doc_id: str
-    title: str
-    char_start: int  # document[char_start:char_end] == text
-    char_end: int
-    cluster_id: int
-    cluster_title: str
-    score: float  # cosine
-    text: str
-    revision: str  # of the dataset
-    embeddings_sha256: str
-    source_sha256: str  # of the slice in Postgres
-    run_id: str  # that loaded it
+N_REVIEWED = 8
+"""Passages that a model reviews. Chosen: with 2,048 tokens each under three cents."""
 
+MAX_QUESTION_CHARS = 4_000
+"""Chosen: four times what an encoder of 256 tokens reads."""
 
-class RoutedCluster(Record):
-    """A cluster and why it stands where it stands."""
-
-    cluster_id: int
-    title: str
-    score: float
-    cell: float
-    lexical: float
-
-
-class Trail(Record):
-    """What was looked at for an answer, and what that took."""
-
-    clusters_considered: tuple[RoutedCluster, ...]  # best first
-    clusters_searched: tuple[RoutedCluster, ...]  # those whose cells were looked into
-    n_cells_searched: int
-    n_cells_total: int
-    n_rows_scanned: int
-    n_rows_total: int
-    share_scanned: float
-    n_shards_behind: int
-    """Loaded shards that follow another clustering than the map that routed; their passages may
-    be missed until chunk_embeddings is materialized."""
-    seconds: dict[str, float]  # by stage
-    usd: float
-
-
-class Answer(Record):
-    """Passages for a question, nearest first."""
-
-    question: str
-    pool: str
-    model: str  # fingerprint of the encoder
-    passages: tuple[Passage, ...]
-    trail: Trail
+MAX_PASSAGES = 200
 
 
 class Engine:
     """Answers questions from one pool. May be used by several threads."""
 
     def __init__(
-        self, *, store: ObjectStore, postgres: Postgres, encoder: Encoder, pool: str
+        self,
+        *,
+        store: ObjectStore,
+        postgres: Postgres,
+        encoder: Encoder,
+        pool: str,
+        verification: Sequence[str] = (),
+        advisor: Advisor | None = None,
+        usd_per_question: float = 0.0,
     ) -> None:
-        """Reads the pool's map and centroids, and checks that all of it is of one model.
+        """Reads what the pools are searched by, and checks that all of it is of one model.
 
         Args:
-            store: where the map and the centroids are.
-            postgres: where the pool's passages are.
+            store: where maps, centroids and lexicons are.
+            postgres: where the passages are.
             encoder: of questions.
             pool: its name.
+            verification: pools that an answer is held against where the gate is not sure.
+            advisor: a paid model that picks clusters and reviews passages; None: nothing is paid.
+            usd_per_question: that the advisor may spend at most on one question.
 
         Raises:
-            NotMaterialized: the pool's map, centroids or passages have not been made.
-            ModelError: the encoder is not the one that made the pool's vectors.
+            NotMaterialized: a pool's map, centroids, lexicon or passages have not been made.
+            ModelError: the encoder is not the one that made a pool's vectors.
         """
-        self._store = store
         self._encoder = encoder
-        self._pool = pool
-        self._map = _read_map(store, pool)
-        state = pool_state(postgres, pool)
-        if state is None or not state.n_chunks:
-            raise NotMaterialized(
-                f"nothing of the pool {pool!r} is in Postgres ({postgres.where}); materialize "
-                "chunk_embeddings of its datasets"
-            )
-        for where, model in (("cluster map", self._map.model), ("vectors", state.facts.model)):
-            if model != encoder.card.fingerprint:
-                raise ModelError(
-                    f"the {where} of the pool {pool!r} are of the model {model} "
-                    f"({state.facts.model_name!r} in Postgres), and questions would be encoded by "
-                    f"{encoder.card.name!r} ({encoder.card.fingerprint}); set ACIDBURN_MODEL to "
-                    "the pool's model"
-                )
-        self._n_rows = state.n_chunks
-        self._n_shards_behind = sum(
-            n_shards
-            for clustering, n_shards in state.clusterings.items()
-            if clustering != self._map.cluster_model_sha256
-        )
-        self._titles = {card.cluster_id: card.title for card in self._map.cards}
-        self._router = _make_router(self._map, _read_centroids(store, pool, encoder.card.dim), pool)
-        self._search = PassageSearch(postgres, pool)
+        self._advisor = advisor
+        self._usd_per_question = usd_per_question
+        self._calibration = gate.calibration_of(encoder.card.fingerprint)
+        self._pool = SearchedPool(store, postgres, encoder.card, pool)
+        self._verification = [
+            SearchedPool(store, postgres, encoder.card, name) for name in verification
+        ]
 
     @property
     def cluster_map(self) -> ClusterMap:
         """The map that routes."""
-        return self._map
+        return self._pool.cluster_map
 
-    def ask(self, question: str, *, n_scanned: int | None = None, n_passages: int = 10) -> Answer:
-        """The nearest passages of the cells that a question belongs to.
+    def ask(
+        self,
+        question: str,
+        *,
+        n_scanned: int | None = None,
+        n_passages: int = 10,
+        widens: bool = True,
+    ) -> Answer:
+        """The best passages of the cells that a question belongs to, and whether they answer it.
+
+        The same question gets the same answer as long as the pool stays as it is, and no model
+        advises.
 
         Args:
             question: as a person wrote it.
-            n_scanned: how many passages it is compared with at most, those of one cell at least;
+            n_scanned: how many passages it is compared with at first, those of one cell at least;
                 None: `SHARE_SCANNED` and `MAX_SCANNED`.
             n_passages: how many passages are wanted.
+            widens: whether more is looked at where the gate is not satisfied.
 
         Raises:
-            ConfigError: the question is blank or too long, or a number is not positive.
+            ConfigError: the question is blank, too long or no text, or a number is out of range.
             DatabaseUnavailable, DatabaseError: the database cannot say.
         """
-        if not question.strip():
-            raise ConfigError("the question is empty; ask something")
-        if n_scanned is None:
-            n_scanned = min(max(1, round(SHARE_SCANNED * self._n_rows)), MAX_SCANNED)
-        if n_scanned < 1 or n_passages < 1:
+        _check(question)
+        if (n_scanned is not None and n_scanned < 1) or not 1 <= n_passages <= MAX_PASSAGES:
             raise ConfigError(
-                f"n_scanned ({n_scanned}) and n_passages ({n_passages}) must be 1 or more"
+                f"n_scanned ({n_scanned}) must be 1 or more, n_passages ({n_passages}) 1 to "
+                f"{MAX_PASSAGES}"
             )
-        clock = _Clock()
+        clock, calls = _Clock(), _Calls(self._usd_per_question)
         vector = self._encoder.encode([question], "query").vectors[0]
+        query = self._pool.query(question, vector)
         clock.lap("encode")
-        route = self._router.route(vector, question)
+        route = self._pool.router.route(query)
         clock.lap("route")
-        chosen = route.cells.within(n_scanned)
-        found = self._search.inside(vector, chosen, limit=n_passages)
+        picked = self._pick(question, route, calls)
+        if picked is not None:
+            route = self._pool.router.prefer(route, picked)
+            clock.lap("pick")
+        found = self._find(self._pool, query, route, n_scanned, n_passages, widens=widens)
         clock.lap("search")
-        texts = self._texts(found.hits)
+        passages = self._pool.passages(found.hits, query, limit=n_passages)
         clock.lap("texts")
-        searched = route.explain_within(n_scanned)
+        report = gate.report(found.judgement, found.features, self._calibration)
+        verification = Verification(status="not_needed", by="")
+        if report.verdict == "ambiguous":
+            verification = self._verify(question, vector, n_passages)
+            clock.lap("verify")
+        text = None
+        if self._advisor is not None and passages:
+            reviewed = self._review(question, passages, verification, calls)
+            text = reviewed.text
+            passages, report, verification = _follow(
+                reviewed, self._advisor.model, passages, report, verification
+            )
+            clock.lap("review")
+        searched = route.explain_within(found.n_within)
+        considered = route.explain(max(N_CONSIDERED, len(searched)))
         return Answer(
             question=question,
-            pool=self._pool,
+            pool=self._pool.name,
             model=self._encoder.card.fingerprint,
-            passages=tuple(
-                self._passage(rank, hit, texts[hit.chunk_id])
-                for rank, hit in enumerate(found.hits, start=1)
-            ),
+            text=text,
+            written_by=self._advisor.model if self._advisor is not None and text else None,
+            gate=report,
+            verification=verification,
+            passages=passages,
             trail=Trail(
-                clusters_considered=self._explain(route.explain(max(N_CONSIDERED, len(searched)))),
-                clusters_searched=self._explain(searched),
-                n_cells_searched=len(chosen),
+                clusters_considered=self._pool.explain(considered, picked),
+                clusters_searched=self._pool.explain(searched, picked),
+                n_cells_searched=found.rounds[-1].n_cells,
                 n_cells_total=len(route.cells.cell_ids),
-                n_rows_scanned=found.n_rows_scanned,
-                n_rows_total=self._n_rows,
-                share_scanned=found.n_rows_scanned / self._n_rows,
-                n_shards_behind=self._n_shards_behind,
+                n_rows_scanned=found.rounds[-1].n_rows_scanned,
+                n_rows_total=self._pool.n_rows,
+                share_scanned=found.rounds[-1].n_rows_scanned / self._pool.n_rows,
+                n_shards_behind=self._pool.n_shards_behind,
+                rounds=found.rounds,
+                calls=tuple(calls.made),
                 seconds=clock.laps,
-                usd=0.0,
+                usd=calls.spent_usd,
             ),
         )
 
@@ -227,72 +212,161 @@ class Engine:
         ]
         return retrieval_report.sum_up(
             outcomes,
-            pool=self._pool,
+            pool=self._pool.name,
             model=self._encoder.card.fingerprint,
-            cluster_model_sha256=self._map.cluster_model_sha256,
-            n_chunks=self._n_rows,
-            n_clusters=len(self._titles),
+            cluster_model_sha256=self.cluster_map.cluster_model_sha256,
+            n_chunks=self._pool.n_rows,
+            n_clusters=len(self._pool.titles),
             seed=seed,
         )
 
     def close(self) -> None:
         """Closes the connections that are kept for the next question."""
-        self._search.close()
+        for pool in (self._pool, *self._verification):
+            pool.close()
+
+    def _find(
+        self,
+        pool: SearchedPool,
+        query: Query,
+        route: Route,
+        n_scanned: int | None,
+        n_passages: int,
+        *,
+        widens: bool,
+    ) -> "_Found":
+        """Looks into the best cells, and into more of them as long as the gate asks for it."""
+        if n_scanned is None:
+            n_scanned = min(max(1, round(SHARE_SCANNED * pool.n_rows)), MAX_SCANNED)
+        # more than are wanted: equal texts become one, and the gate looks at the tenth
+        limit = max(2 * n_passages, 2 * gate.N_COMPARED)
+        hits: list[Hit] = []
+        rounds: list[Round] = []
+        n_rows, done = 0, 0
+        for factor in WIDENINGS if widens else WIDENINGS[:1]:
+            n_within = factor * n_scanned
+            cells = route.cells.within(n_within)
+            if len(cells) == done:
+                break
+            more = pool.search.inside(query, cells[done:], limit=limit)
+            done, n_rows = len(cells), n_rows + more.n_rows_scanned
+            # the order of the search itself, whatever was found when
+            hits = sorted([*hits, *more.hits], key=lambda hit: (-hit.score, hit.chunk_id))[:limit]
+            features = self._features(pool, query, hits)
+            judgement = gate.judge(features, self._calibration)
+            rounds.append(
+                Round(
+                    n_cells=done,
+                    n_rows_scanned=n_rows,
+                    probability=judgement.probability,
+                    verdict=judgement.verdict,
+                )
+            )
+            found = _Found(hits, features, judgement, n_within, tuple(rounds))
+            if judgement.verdict == "accepted" or judgement.probability is None:
+                break
+        return found
+
+    def _features(self, pool: SearchedPool, query: Query, hits: Sequence[Hit]) -> Features | None:
+        if not hits:
+            return None
+        best = hits[0]
+        text = pool.texts([best])[best.chunk_id]
+        return gate.features(
+            query.terms,
+            pool.find_terms(text, query),
+            cosine=best.cosine,
+            scores=[hit.score for hit in hits],
+        )
+
+    def _verify(self, question: str, vector: np.ndarray, n_passages: int) -> Verification:
+        """What the verification pools have to say: whether what they hold would be accepted."""
+        shown: tuple[Passage, ...] = ()
+        for pool in self._verification:
+            query = pool.query(question, vector)
+            route = pool.router.route(query)
+            found = self._find(pool, query, route, None, n_passages, widens=True)
+            passages = pool.passages(found.hits, query, limit=n_passages)
+            if found.judgement.verdict == "accepted":
+                return Verification(
+                    status="corroborated",
+                    by=f"{pool.name}, without a model: its passages pass the gate",
+                    passages=passages,
+                )
+            shown = shown or passages
+        return Verification(status="unverified", by="", passages=shown)
+
+    def _pick(self, question: str, route: Route, calls: "_Calls") -> frozenset[int] | None:
+        if self._advisor is None:
+            return None
+        near = [score.cluster_id for score in route.explain(N_CARDS)]
+        picked = self._advisor.pick(question, self._pool.cards(near), cap_usd=calls.left_usd)
+        calls.add(picked.calls)
+        return frozenset(picked.cluster_ids) or None
+
+    def _review(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        verification: Verification,
+        calls: "_Calls",
+    ) -> Reviewed:
+        assert self._advisor is not None  # noqa: S101 - a type's promise
+        reviewed = self._advisor.review(
+            question,
+            [Quoted(one.rank, one.title, one.text) for one in passages[:N_REVIEWED]],
+            [Quoted(one.rank, one.title, one.text) for one in verification.passages[:N_REVIEWED]],
+            cap_usd=calls.left_usd,
+        )
+        calls.add(reviewed.calls)
+        return reviewed
 
     def _ways(
         self, question: Question, vector: np.ndarray, shares: Sequence[float]
     ) -> Iterator[Outcome]:
         clock = _Clock()
-        routed = self._router.route(vector, question.text).cells
+        query = self._pool.query(question.text, vector)
+        routed = self._pool.router.route(query).cells
         clock.lap("routed")
-        by_centroid = self._router.by_centroid(vector)
+        by_centroid = self._pool.router.by_centroid(vector)
         clock.lap("centroid")
         orders: tuple[tuple[Choice, Ranking], ...] = (("routed", routed), ("centroid", by_centroid))
         for choice, order in orders:
             for share in shares:
-                cells = order.within(round(share * self._n_rows))
-                hits = self._search.inside(vector, cells, limit=retrieval_report.K)
+                cells = order.within(round(share * self._pool.n_rows))
+                hits = self._pool.search.inside(query, cells, limit=retrieval_report.K)
                 yield _outcome(question, choice, share, hits, clock.laps[choice])
-        hits = self._search.everywhere(vector, limit=retrieval_report.K)
+        hits = self._pool.search.everywhere(query, limit=retrieval_report.K)
         yield _outcome(question, "all", None, hits, 0.0)
 
-    def _passage(self, rank: int, hit: Hit, text: str) -> Passage:
-        return Passage(
-            rank=rank,
-            chunk_id=hit.chunk_id.hex(),
-            dataset=hit.dataset,
-            shard=hit.shard,
-            doc_id=hit.doc_id,
-            title=hit.title,
-            char_start=hit.char_start,
-            char_end=hit.char_end,
-            cluster_id=hit.cluster_id,
-            cluster_title=self._titles[hit.cluster_id],
-            score=hit.score,
-            text=text,
-            revision=hit.revision,
-            embeddings_sha256=hit.embeddings_sha256,
-            source_sha256=hit.source_sha256,
-            run_id=hit.run_id,
-        )
 
-    def _explain(self, scores: Sequence[ClusterScore]) -> tuple[RoutedCluster, ...]:
-        return tuple(
-            RoutedCluster(title=self._titles[score.cluster_id], **score.model_dump())
-            for score in scores
-        )
+class _Found(NamedTuple):
+    """What a search found, and how far it went."""
 
-    def _texts(self, hits: Sequence[Hit]) -> dict[bytes, str]:
-        """Texts by chunk id; those that Postgres does not hold are read from the bucket."""
-        texts = {hit.chunk_id: hit.text for hit in hits if hit.text is not None}
-        in_bucket: defaultdict[str, list[Hit]] = defaultdict(list)
-        for hit in hits:
-            if hit.text is None:
-                key = keys.object_key(hit.dataset, "chunks", hit.shard, suffix=".parquet")
-                in_bucket[key].append(hit)
-        for key, wanted in in_bucket.items():
-            texts |= _read_texts(self._store, key, wanted)
-        return texts
+    hits: list[Hit]  # best first
+    features: Features | None
+    judgement: Judgement
+    n_within: int  # passages that might be looked at
+    rounds: tuple[Round, ...]
+
+
+class _Calls:
+    """What the advisor was asked for one question, and what is left to be spent."""
+
+    def __init__(self, cap_usd: float) -> None:
+        self.made: list[ModelCall] = []
+        self._cap_usd = cap_usd
+
+    @property
+    def spent_usd(self) -> float:
+        return sum(call.usd for call in self.made)
+
+    @property
+    def left_usd(self) -> float:
+        return max(0.0, self._cap_usd - self.spent_usd)
+
+    def add(self, calls: Sequence[ModelCall]) -> None:
+        self.made += calls
 
 
 class _Clock:
@@ -309,99 +383,57 @@ class _Clock:
         self._last = now
 
 
-def _read_map(store: ObjectStore, pool: str) -> ClusterMap:
-    key = keys.object_key(pool, "cluster_map", suffix=".json")
-    try:
-        return ClusterMap.from_bytes(store.get_bytes(key), key=key)
-    except ObjectMissing as error:
-        raise _not_made(pool, "cluster_map") from error
-
-
-def _read_centroids(store: ObjectStore, pool: str, dim: int) -> pa.Table:
-    key = keys.object_key(pool, "centroids", suffix=".parquet")
-    try:
-        table = read_table(store, key)
-    except ObjectMissing as error:
-        raise _not_made(pool, "centroids") from error
-    schemas.check(table, schemas.centroids(dim), key=key)
-    return table.combine_chunks()
-
-
-def _not_made(pool: str, asset: str) -> NotMaterialized:
-    return NotMaterialized(f"the pool {pool!r} has no {asset} yet; materialize {pool}/{asset}")
-
-
-def _make_router(cluster_map: ClusterMap, table: pa.Table, pool: str) -> Router:
-    """Cards and centroids of the same clusters made into a router.
-
-    Raises:
-        SchemaError: they are not of the same clusters.
-    """
-    ids = table["cluster_id"].to_pylist()
-    if ids != [card.cluster_id for card in cluster_map.cards]:
-        raise SchemaError(
-            f"the cluster map of {pool!r} was made from other centroids; materialize "
-            f"{pool}/cluster_map again"
+def _check(question: str) -> None:
+    """Raises ConfigError where it is none."""
+    if not question.strip():
+        raise ConfigError("the question is empty; ask something")
+    if len(question) > MAX_QUESTION_CHARS:
+        raise ConfigError(
+            f"the question has {len(question):,} characters; ask in {MAX_QUESTION_CHARS:,} at most"
         )
-    dim = table.schema.field("centroid").type.list_size
-    cell_ids = table["cell_ids"].combine_chunks()
-    return Router(
-        [routing.Cluster(card.cluster_id, card.title, card.keywords) for card in cluster_map.cards],
-        Cells(
-            ids=cell_ids.flatten().to_numpy().astype(np.int64),
-            centroids=_matrix(table["cell_centroids"].combine_chunks().flatten(), dim),
-            owners=pc.list_parent_indices(cell_ids).to_numpy(),
-            n_chunks=table["cell_n_chunks"].combine_chunks().flatten().to_numpy(),
-        ),
-    )
+    if any(not (letter.isprintable() or letter.isspace()) for letter in question):
+        raise ConfigError("the question holds characters that are no text; ask in words")
 
 
-def _matrix(column: pa.Array, dim: int) -> np.ndarray:
-    """float32  # (n, dim)."""
-    values: np.ndarray = column.flatten().to_numpy().reshape(-1, dim)
-    return values
+def _follow(
+    reviewed: Reviewed,
+    model: str,
+    passages: tuple[Passage, ...],
+    report: GateReport,
+    verification: Verification,
+) -> tuple[tuple[Passage, ...], GateReport, Verification]:
+    """What a model's review makes of passages, verdict and verification.
 
-
-def _read_texts(store: ObjectStore, key: str, wanted: Sequence[Hit]) -> dict[bytes, str]:
-    """Texts by chunk id from the row groups that hold the documents' rows.
-
-    Raises:
-        NotMaterialized: the object is gone, or was made again with other chunks.
+    A model that gave no answer changes nothing. One that finds no support takes a verdict down a
+    step, and one that does takes it to accepted: it has read the passages.
     """
-    texts: dict[bytes, str] = {}
-    try:
-        with store.open_parquet(key) as file:
-            for group in _row_groups(file, {hit.doc_row for hit in wanted}):
-                table = file.read_row_group(group, columns=["chunk_id", "text"])
-                ids = pa.array([hit.chunk_id for hit in wanted], schemas.CHUNK_ID)
-                found = table.filter(pc.is_in(table["chunk_id"], value_set=ids))
-                texts |= dict(
-                    zip(found["chunk_id"].to_pylist(), found["text"].to_pylist(), strict=True)
-                )
-    except ObjectMissing as error:
-        raise _chunks_gone(key, wanted[0]) from error
-    for hit in wanted:
-        if hit.chunk_id not in texts:
-            raise _chunks_gone(key, hit)
-    return texts
-
-
-def _chunks_gone(key: str, hit: Hit) -> NotMaterialized:
-    return NotMaterialized(
-        f"{key!r} does not hold the chunk {hit.chunk_id.hex()} that Postgres has; materialize "
-        f"{hit.dataset}/chunks and {hit.dataset}/chunk_embeddings of the shard {hit.shard!r}"
+    if not any(call.outcome == "answered" for call in reviewed.calls):
+        return passages, report, verification
+    supports = frozenset(reviewed.supports)
+    passages = tuple(
+        one.model_copy(update={"is_support": one.rank in supports})
+        if one.rank <= N_REVIEWED
+        else one
+        for one in passages
     )
-
-
-def _row_groups(file: pq.ParquetFile, doc_rows: set[int]) -> list[int]:
-    """Row groups whose range of document rows holds one of these."""
-    column = file.schema_arrow.get_field_index("doc_row")
-    chosen = []
-    for group in range(file.metadata.num_row_groups):
-        statistics = file.metadata.row_group(group).column(column).statistics
-        if statistics is None or any(statistics.min <= row <= statistics.max for row in doc_rows):
-            chosen.append(group)
-    return chosen
+    verdict: Verdict = "accepted"
+    if not (reviewed.is_answered and supports):
+        verdict = "ambiguous" if report.verdict == "accepted" else "not_found"
+    if verdict != report.verdict:
+        report = report.model_copy(
+            update={
+                "verdict": verdict,
+                "provenance": f"{report.provenance}; {model} read the passages: {verdict}",
+            }
+        )
+    if reviewed.contradicts or reviewed.corroborates:
+        verification = verification.model_copy(
+            update={
+                "status": "contradicted" if reviewed.contradicts else "corroborated",
+                "by": f"{verification.by}; {model}".removeprefix("; "),
+            }
+        )
+    return passages, report, verification
 
 
 def _outcome(

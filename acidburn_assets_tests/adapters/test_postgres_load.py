@@ -104,6 +104,7 @@ def test_unchanged_shard_is_skipped_without_reading_its_tables(database: Postgre
         chunks=unread(),
         embeddings=unread(),
         assignments=unread(),
+        term_weights=unread(),
         store_text="postgres",
     )
     assert again[:3] == (first.source_sha256, 20, True)
@@ -241,6 +242,7 @@ def test_two_chunks_of_one_id_say_where_to_look(database: Postgres) -> None:
         chunks=sample.chunks.take(row_twice),
         embeddings=sample.embeddings.take(row_twice),
         assignments=sample.assignments.take(row_twice),
+        term_weights=sample.term_weights.take(row_twice),
     )
     with pytest.raises(DatabaseError, match=r"id column name two documents alike"):
         load(database, twice)

@@ -6,6 +6,7 @@ import pytest
 
 from acidburn_assets.adapters.postgres import Hits, PassageSearch, PoolFacts, Postgres
 from acidburn_assets.core.errors import DatabaseUnavailable
+from acidburn_assets.core.ranking import Query
 from acidburn_assets_tests import postgres_samples
 from acidburn_assets_tests.postgres_samples import Sample
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
@@ -33,6 +34,10 @@ def unit(seed: int) -> np.ndarray:
     return vector / np.float32(np.linalg.norm(vector))
 
 
+def by_meaning(vector: np.ndarray) -> Query:
+    return Query(vector, {}, lexical_share=0)
+
+
 def brute_force(
     samples: list[Sample], vector: np.ndarray, cells: list[int] | None, limit: int
 ) -> tuple[list[bytes], np.ndarray, int]:
@@ -58,14 +63,14 @@ def check(hits: Hits, expected: tuple[list[bytes], np.ndarray, int]) -> None:
 @pytest.mark.parametrize("cells", [[0], [1, 4], list(range(14))])
 def test_search_inside_cells_is_exact(search: PassageSearch, cells: list[int]) -> None:
     for seed in range(5):
-        hits = search.inside(unit(seed), cells, limit=10)
+        hits = search.inside(by_meaning(unit(seed)), cells, limit=10)
         check(hits, brute_force(SAMPLES, unit(seed), cells, 10))
         assert {hit.cluster_id for hit in hits.hits} <= {cell // 2 for cell in cells}
 
 
 def test_search_everywhere_is_exact_and_stays_in_its_pool(search: PassageSearch) -> None:
     for seed in range(5):
-        hits = search.everywhere(unit(seed), limit=25)
+        hits = search.everywhere(by_meaning(unit(seed)), limit=25)
         check(hits, brute_force(SAMPLES, unit(seed), None, 25))
 
 
@@ -75,12 +80,12 @@ def test_vector_index_of_somebody_does_not_cost_passages(search: PassageSearch, 
             "create index on acidburn.chunk_embeddings using hnsw"
             " ((embedding::extensions.halfvec(64)) extensions.halfvec_cosine_ops)"
         )
-    check(search.everywhere(unit(1), limit=25), brute_force(SAMPLES, unit(1), None, 25))
+    check(search.everywhere(by_meaning(unit(1)), limit=25), brute_force(SAMPLES, unit(1), None, 25))
 
 
 def test_hit_says_where_it_is_from(search: PassageSearch) -> None:
     sample = SAMPLES[1]
-    hit = search.everywhere(sample.halves[8], limit=1).hits[0]
+    hit = search.everywhere(by_meaning(sample.halves[8]), limit=1).hits[0]
     row = sample.chunks.slice(8, 1).to_pylist()[0]
     assert hit.chunk_id == row["chunk_id"]
     assert hit.score == pytest.approx(1, abs=1e-3)
@@ -92,18 +97,18 @@ def test_hit_says_where_it_is_from(search: PassageSearch) -> None:
 
 
 def test_empty_cell_gives_nothing(search: PassageSearch) -> None:
-    assert search.inside(unit(0), [99], limit=5)[:2] == ([], 0)
-    assert search.inside(unit(0), [], limit=5)[:2] == ([], 0)
+    assert search.inside(by_meaning(unit(0)), [99], limit=5)[:2] == ([], 0)
+    assert search.inside(by_meaning(unit(0)), [], limit=5)[:2] == ([], 0)
 
 
 def test_connection_lost_between_two_searches_is_replaced(search: PassageSearch, dsn: str) -> None:
-    search.everywhere(unit(0), limit=1)
+    search.everywhere(by_meaning(unit(0)), limit=1)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where application_name = 'acidburn' and datname = current_database()"
         )
-    assert len(search.everywhere(unit(0), limit=3).hits) == 3
+    assert len(search.everywhere(by_meaning(unit(0)), limit=3).hits) == 3
 
 
 def test_search_that_takes_too_long_is_given_up(database: Postgres, dsn: str) -> None:
@@ -112,6 +117,6 @@ def test_search_that_takes_too_long_is_given_up(database: Postgres, dsn: str) ->
     with psycopg.connect(dsn) as connection:
         connection.execute("lock table acidburn.chunk_texts in access exclusive mode")
         with pytest.raises(DatabaseUnavailable, match="searching the pool 'library': stopped"):
-            search.everywhere(unit(0), limit=1)
-    assert len(search.everywhere(unit(0), limit=1).hits) == 1
+            search.everywhere(by_meaning(unit(0)), limit=1)
+    assert len(search.everywhere(by_meaning(unit(0)), limit=1).hits) == 1
     search.close()

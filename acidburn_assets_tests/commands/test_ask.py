@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from acidburn_assets.core.answers import Answer
 from acidburn_assets.runtime import backends
-from acidburn_assets.runtime.search import Answer
 from acidburn_assets_tests import samples
 from acidburn_assets_tests.fakes import FakeEncoder
 from acidburn_assets_tests.worlds import World, acidburn

@@ -139,7 +139,7 @@ def test_assignments_of_other_embeddings_are_refused(copied_world: World) -> Non
     placed = tables.table("articles", "assignments").read("000002")
     turned = placed.take(list(range(len(placed)))[::-1])
     rewrite(copied_world, "articles", "assignments", "000002", turned)
-    with pytest.raises(SchemaError, match="articles/000002: the assignments are not of these"):
+    with pytest.raises(SchemaError, match="articles/000002: the assignments are not of the chunks"):
         list(tables.placed(tables.manifests()))
 
 

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,14 @@ from acidburn_assets.adapters.postgres import (
     ShardFacts,
     replace_chunk_embeddings,
 )
-from acidburn_assets.core import retrieval_report, routing, schemas
+from acidburn_assets.core import retrieval_report, schemas
+from acidburn_assets.core.cell_terms import CellTermsAccumulator
 from acidburn_assets.core.cluster_map import Card, ClusterMap, DatasetTerms
 from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
 from acidburn_assets.core.errors import ConfigError, ModelError, NotMaterialized, SchemaError
+from acidburn_assets.core.lexicon import Lexicon, LexiconAccumulator
 from acidburn_assets.runtime.search import Engine
+from acidburn_assets_tests import postgres_samples
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
 
 __all__ = ["database", "dsn", "postgres_server"]
@@ -54,7 +58,7 @@ class BagOfWords:
         assert input_type in ("document", "query")
         vectors = np.full((len(texts), DIM), 1e-3, np.float32)
         for row, text in enumerate(texts):
-            for word in routing.words(text):
+            for word in re.findall(r"[^\W_]+", text.casefold()):
                 vectors[row] += np.random.default_rng(list(word.encode())).standard_normal(DIM)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return Encoded(vectors, n_tokens=0, n_truncated=0, seconds=0.0)
@@ -65,6 +69,9 @@ class Corpus(NamedTuple):
     embeddings: pa.Table
     assignments: pa.Table
     centroids: pa.Table
+    term_weights: pa.Table
+    lexicon: pa.Table
+    cell_terms: pa.Table
 
 
 def make_corpus() -> Corpus:
@@ -82,7 +89,7 @@ def make_corpus() -> Corpus:
             ids,
             pa.array([f"doc {row}" for row in rows]),
             pa.array(rows, pa.int64()),
-            pa.array([f"Unique{row} {TOPICS[topic][0]}" for row, topic in enumerate(topics)]),
+            pa.array([f"Unique{row} {texts[row].split()[0]}" for row, topic in enumerate(topics)]),
             pa.array(np.zeros(N_DOCUMENTS), pa.int32()),
             pa.array(np.zeros(N_DOCUMENTS), pa.int64()),
             pa.array([len(text) for text in texts], pa.int64()),
@@ -123,7 +130,14 @@ def make_corpus() -> Corpus:
         schema=schemas.centroids(DIM),
     )
     embeddings = pa.table([ids, vectors_column(vectors)], schema=schemas.embeddings(DIM))
-    return Corpus(chunks, embeddings, assignments, centroids)
+    weighed = postgres_samples.weigh(chunks)
+    lexicon = LexiconAccumulator()
+    lexicon.add(weighed["terms"].combine_chunks().flatten().to_numpy(), len(weighed))
+    cell_terms = CellTermsAccumulator(Lexicon(lexicon.finish()), len(TOPICS))
+    cell_terms.add(topics, weighed)
+    return Corpus(
+        chunks, embeddings, assignments, centroids, weighed, lexicon.finish(), cell_terms.finish()
+    )
 
 
 def vectors_column(vectors: np.ndarray) -> pa.Array:
@@ -182,6 +196,8 @@ CORPUS = make_corpus()
 def store(tmp_path: Path) -> ObjectStore:
     store = open_store((tmp_path / "objects").as_uri())
     put(store, CORPUS.centroids, "library/centroids.parquet")
+    put(store, CORPUS.lexicon, "library/lexicon.parquet")
+    put(store, CORPUS.cell_terms, "library/cell_terms.parquet")
     put(store, CORPUS.chunks, "books/chunks/000000.parquet", row_group_rows=7)
     store.put_bytes("library/cluster_map.json", make_map().to_bytes())
     return store
@@ -202,6 +218,7 @@ def fill(postgres: Postgres, *, store_text: str = "postgres", clustering: str = 
         chunks=CORPUS.chunks.to_batches(),
         embeddings=CORPUS.embeddings.to_batches(),
         assignments=CORPUS.assignments.to_batches(),
+        term_weights=CORPUS.term_weights.to_batches(),
         store_text="bucket" if store_text == "bucket" else "postgres",
     )
 
@@ -243,7 +260,7 @@ def test_trail_says_what_was_searched(store: ObjectStore, database: Postgres) ->
     assert (trail.n_rows_scanned, trail.n_rows_total, trail.share_scanned) == (16, 40, 0.4)
     assert (trail.n_cells_searched, trail.n_cells_total) == (2, 5)
     assert (trail.n_shards_behind, trail.usd) == (0, 0.0)
-    assert set(trail.seconds) == {"encode", "route", "search", "texts"}
+    assert set(trail.seconds) == {"encode", "route", "search", "texts", "verify"}
 
 
 def test_same_question_gets_the_same_answer(store: ObjectStore, database: Postgres) -> None:

@@ -72,6 +72,37 @@ def halfvec_field(halves: np.ndarray) -> np.ndarray:
     return value.view(np.uint8)
 
 
+def sparsevec_field(
+    starts: np.ndarray, indices: np.ndarray, values: np.ndarray, *, dim: int
+) -> pa.Array:
+    """Sparse vectors as pgvector's sparsevec.
+
+    Args:
+        starts: where each vector's entries begin, and the end  # (n + 1,) int64
+        indices: of the entries, from 0, rising inside a vector  # (e,) int32
+        values: of the same, none of them 0  # (e,) float32
+        dim: of all vectors.
+
+    Returns:
+        large_binary, n values.
+    """
+    n_rows = len(starts) - 1
+    counts = np.diff(starts)
+    # in words of four bytes: dimension, count, a reserved one, indices, values
+    offsets = np.zeros(n_rows + 1, np.int64)
+    np.cumsum(3 + 2 * counts, out=offsets[1:])
+    words = np.zeros(offsets[-1], ">u4")
+    words[offsets[:-1]] = dim
+    words[offsets[:-1] + 1] = counts
+    entries = np.arange(starts[0], starts[-1])
+    at = entries + np.repeat(offsets[:-1] + 3 - starts[:-1], counts)
+    words[at] = indices[entries]
+    words[at + np.repeat(counts, counts)] = values[entries].astype(np.float32).view(np.uint32)
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), n_rows, [None, pa.py_buffer(4 * offsets), pa.py_buffer(words)]
+    )
+
+
 def array_value(elements: Sequence[bytes], *, oid: int) -> bytes:
     """A one-dimensional array in Postgres's form.
 

@@ -29,7 +29,7 @@ from acidburn_assets.adapters.postgres.rows import Block, ClusterHeader, StoreTe
 from acidburn_assets.core.errors import DatabaseError
 from acidburn_assets.core.lineage import Sources
 
-LOAD_VERSION = 2
+LOAD_VERSION = 3
 """Raised when the same sources make other rows: every slice is then loaded again."""
 
 _BLOCKS_AHEAD = 4
@@ -50,6 +50,7 @@ class Load(NamedTuple):
     assignments_sha256: str
     clustering: str  # content version of the cluster model
     made_from: str = ""  # fingerprint of code and inputs, where the caller has one
+    term_weights_sha256: str = ""  # where the slice has them
 
 
 class LoadResult(NamedTuple):
@@ -69,15 +70,16 @@ def replace_chunk_embeddings(
     chunks: Iterable[pa.RecordBatch],
     embeddings: Iterable[pa.RecordBatch],
     assignments: Iterable[pa.RecordBatch],
+    term_weights: Iterable[pa.RecordBatch],
     store_text: StoreText,
     is_forced: bool = False,
 ) -> LoadResult:
     """Replaces a shard in `chunk_embeddings` and `chunk_texts`.
 
-    The three tables hold the same chunks in the same order. They are not read when the shard is
+    The four tables hold the same chunks in the same order. They are not read when the shard is
     loaded already; otherwise each is read once, the large ones in another thread than the one
-    that feeds Postgres. Memory: the shard's vectors at 2 bytes per dimension, and a few blocks of
-    4 MiB.
+    that feeds Postgres. Memory: the shard's vectors at 2 bytes per dimension, its terms at 8 bytes
+    each, and a few blocks of 4 MiB.
 
     Args:
         postgres: where, migrated.
@@ -86,6 +88,7 @@ def replace_chunk_embeddings(
         chunks: batches of `schemas.CHUNKS`.
         embeddings: batches of `schemas.embeddings(dim)`.
         assignments: batches of `schemas.ASSIGNMENTS`.
+        term_weights: batches of `schemas.TERM_WEIGHTS`.
         store_text: `bucket` leaves the texts out.
         is_forced: load even what is there already.
 
@@ -97,7 +100,7 @@ def replace_chunk_embeddings(
 
     def fill(connection: Connection, target: Target) -> int:
         members = rows.read_members(assignments, target)
-        with _ahead(rows.embedding_blocks(embeddings, members, target)) as blocks:
+        with _ahead(rows.embedding_blocks(embeddings, term_weights, members, target)) as blocks:
             # while the first block is being made
             _delete(connection, "chunk_embeddings", target)
             _delete(connection, "chunk_texts", target)
@@ -228,7 +231,10 @@ def replace_lineage(
 
 def chunk_embeddings_source(pool: PoolFacts, load: Load, *, store_text: StoreText) -> str:
     """What `source_sha256` of a shard in `chunk_embeddings` is, or would be."""
-    sources = (load.chunks_sha256, load.embeddings_sha256, load.assignments_sha256)
+    sources = (
+        *(load.chunks_sha256, load.embeddings_sha256, load.assignments_sha256),
+        load.term_weights_sha256,
+    )
     return _digest("chunk_embeddings", pool.name, pool.model, store_text, *sources)
 
 
@@ -276,12 +282,14 @@ def _replace(
             )
             connection.execute(
                 "insert into acidburn.loads (shard_id, table_name, source_sha256, revision,"
-                " chunks_sha256, embeddings_sha256, assignments_sha256, clustering, made_from,"
-                " n_rows, run_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                " chunks_sha256, embeddings_sha256, assignments_sha256, term_weights_sha256,"
+                " clustering, made_from, n_rows, run_id)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [
                     *(shard_id, table, source_sha256, shard.revision),
                     *(load.chunks_sha256, load.embeddings_sha256, load.assignments_sha256),
-                    *(load.clustering, load.made_from, n_rows, load.run_id),
+                    *(load.term_weights_sha256, load.clustering),
+                    *(load.made_from, n_rows, load.run_id),
                 ],
             )
     return LoadResult(source_sha256, n_rows, is_skipped, time.perf_counter() - began)

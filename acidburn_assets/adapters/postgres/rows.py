@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from acidburn_assets.adapters.postgres import copy_binary
-from acidburn_assets.core import schemas
+from acidburn_assets.core import schemas, term_weights
 from acidburn_assets.core.errors import SchemaError
 from acidburn_assets.core.lineage import Source
 
 StoreText = Literal["postgres", "bucket"]
 
-EMBEDDING_COLUMNS = ("shard_id", "chunk_id", "pool_id", "cluster_id", "cell_id", "embedding")
+EMBEDDING_COLUMNS = (
+    *("shard_id", "chunk_id", "pool_id", "cluster_id", "cell_id", "embedding", "terms"),
+)
 TEXT_COLUMNS = (
     *("shard_id", "chunk_id", "doc_id", "doc_row", "title", "chunk_index"),
     *("char_start", "char_end", "n_tokens", "body"),
@@ -95,14 +97,57 @@ def read_members(assignments: Iterable[pa.RecordBatch], target: Target) -> Membe
     return Members(np.concatenate(chunk_ids), np.concatenate(cluster_ids), np.concatenate(cell_ids))
 
 
+class Terms(NamedTuple):
+    """What lexical search compares of each chunk, in the shard's order."""
+
+    starts: np.ndarray  # (n + 1,) int64, where each chunk's begin
+    terms: np.ndarray  # (e,) int32, rising inside a chunk
+    weights: np.ndarray  # (e,) float32, above 0
+
+    def take(self, rows: np.ndarray) -> "Terms":
+        """Of some chunks, in their order."""
+        counts = np.diff(self.starts)[rows]
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(counts, out=starts[1:])
+        entries = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], counts)
+        return Terms(starts, self.terms[entries], self.weights[entries])
+
+
+def read_terms(weighed: Iterable[pa.RecordBatch], members: Members, target: Target) -> Terms:
+    """The terms of a shard that are searched.
+
+    Raises:
+        SchemaError: not the members' terms.
+    """
+    key = f"term weights of {target.name}"
+    counts = [np.zeros(1, np.int64)]
+    terms, weights = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    filled = 0
+    for batch in weighed:
+        schemas.check(batch, schemas.TERM_WEIGHTS, key=key)
+        _check_ids(batch, members, filled, key=key)
+        filled += len(batch)
+        of_terms = batch["weights"].flatten().to_numpy()
+        is_searched = of_terms > 0
+        owners = pc.list_parent_indices(batch["terms"]).to_numpy()[is_searched]
+        counts.append(np.bincount(owners, minlength=len(batch)))
+        terms.append(batch["terms"].flatten().to_numpy()[is_searched])
+        weights.append(of_terms[is_searched])
+    _check_count(filled, members, key=key)
+    return Terms(np.cumsum(np.concatenate(counts)), np.concatenate(terms), np.concatenate(weights))
+
+
 def embedding_blocks(
-    embeddings: Iterable[pa.RecordBatch], members: Members, target: Target
+    embeddings: Iterable[pa.RecordBatch],
+    weighed: Iterable[pa.RecordBatch],
+    members: Members,
+    target: Target,
 ) -> Iterator[Block]:
     """Rows of `chunk_embeddings` in the order of their cells, so that a cell, and a cluster, is
     read from few pages. All vectors are read before the first block.
 
     Raises:
-        SchemaError: not the members' vectors, or one that is not of unit length.
+        SchemaError: not the members' vectors or terms, or a vector that is not of unit length.
     """
     key = f"embeddings of {target.name}"
     n_rows = len(members.chunk_ids)
@@ -115,10 +160,12 @@ def embedding_blocks(
         halves[filled : filled + len(batch)] = _as_halves(vectors, first_row=filled, key=key)
         filled += len(batch)
     _check_count(filled, members, key=key)
+    terms = read_terms(weighed, members, target)
     order = np.argsort(members.cell_ids, kind="stable")
     step = max(1, _BLOCK_BYTES // (2 * target.dim))
     for start in range(0, n_rows, step):
         rows = order[start : start + step]
+        said = terms.take(rows)
         content = copy_binary.encode_rows(
             [
                 np.full(len(rows), target.shard_id, np.int32),
@@ -127,6 +174,7 @@ def embedding_blocks(
                 members.cluster_ids[rows],
                 members.cell_ids[rows],
                 copy_binary.halfvec_field(halves[rows]),
+                copy_binary.sparsevec_field(*said, dim=term_weights.N_IDS),
             ]
         )
         yield Block(len(rows), content)

@@ -1,4 +1,4 @@
-"""Exact nearest passages by cosine, inside some cells of a pool or in all of it.
+"""The best passages by cosine and BM25, inside some cells of a pool or in all of it.
 
 Exact: no index chooses what is compared, and none may. With an HNSW index on the column the
 planner takes it for a filtered search too and quietly loses passages (recall .979 where 1 was
@@ -16,20 +16,28 @@ import numpy as np
 
 from acidburn_assets.adapters.postgres.connection import Connection, Postgres, translated
 from acidburn_assets.core.errors import DatabaseUnavailable
+from acidburn_assets.core.ranking import Query
+from acidburn_assets.core.term_weights import N_IDS
 
 _POOL = "(select pool_id from acidburn.pools where name = %(pool)s)"
 
 # Casts, because a parameter has no type of its own; operators by their schema, because the search
 # path of the role is not ours to set. Ordering by 1 - distance is what no vector index can serve.
-_SCORE = "1 - (embedding operator(extensions.<=>) %(vector)s::extensions.halfvec)"
+_SCORED = """
+  select shard_id, chunk_id, cluster_id,
+    1 - (embedding operator(extensions.<=>) %(vector)s::extensions.halfvec) as cosine,
+    coalesce(
+      (terms operator(extensions.<#>) %(terms)s::extensions.sparsevec) / -%(bound)s::float8, 0
+    ) as lexical
+  from acidburn.chunk_embeddings
+"""
+_SCORE = "(1 - %(share)s::float8) * cosine + %(share)s::float8 * lexical"
 
 _INSIDE = f"""
 with scored as materialized (
-  select shard_id, chunk_id, cluster_id, {_SCORE} as score
-  from acidburn.chunk_embeddings
-  where pool_id = {_POOL} and cell_id = any(%(cells)s::int[])
+  {_SCORED} where pool_id = {_POOL} and cell_id = any(%(cells)s::int[])
 ), best as (
-  select *, (select count(*) from scored) as n_scanned
+  select *, {_SCORE} as score, (select count(*) from scored) as n_scanned
   from scored order by score desc, shard_id, chunk_id limit %(limit)s
 )
 """  # noqa: S608 - composed from the constants above
@@ -41,8 +49,7 @@ with best as (
     where s.pool_id = {_POOL} and l.table_name = 'chunk_embeddings'
   ) as n_scanned
   from (
-    select shard_id, chunk_id, cluster_id, {_SCORE} as score
-    from acidburn.chunk_embeddings where pool_id = {_POOL}
+    select *, {_SCORE} as score from ({_SCORED} where pool_id = {_POOL}) scored
     order by score desc, shard_id, chunk_id limit %(limit)s
   ) nearest
 )
@@ -50,8 +57,8 @@ with best as (
 
 _WITH_FACTS = """
 select b.n_scanned, b.chunk_id, s.dataset, s.shard, t.doc_id, t.doc_row, t.title, t.chunk_index,
-  t.char_start, t.char_end, b.cluster_id, b.score, t.body, l.revision, l.chunks_sha256,
-  l.embeddings_sha256, l.source_sha256, l.run_id
+  t.char_start, t.char_end, b.cluster_id, b.score, b.cosine, b.lexical, t.body, l.revision,
+  l.chunks_sha256, l.embeddings_sha256, l.source_sha256, l.run_id
 from best b
 join acidburn.shards s using (shard_id)
 join acidburn.loads l on l.shard_id = b.shard_id and l.table_name = 'chunk_embeddings'
@@ -73,7 +80,9 @@ class Hit(NamedTuple):
     char_start: int
     char_end: int
     cluster_id: int
-    score: float  # cosine
+    score: float  # that the order is by
+    cosine: float
+    lexical: float  # BM25 as a share of what is possible
     text: str | None  # None: it stays in the bucket
     revision: str
     chunks_sha256: str
@@ -83,7 +92,7 @@ class Hit(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """The nearest passages, nearest first."""
+    """The best passages, best first."""
 
     hits: list[Hit]
     n_rows_scanned: int  # vectors compared with the question's
@@ -111,43 +120,50 @@ class PassageSearch:
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         weakref.finalize(self, _close_all, self._idle)
 
-    def inside(self, vector: np.ndarray, cells: Sequence[int], *, limit: int) -> Hits:
-        """The nearest passages of some cells.
+    def inside(self, query: Query, cells: Sequence[int], *, limit: int) -> Hits:
+        """The best passages of some cells.
 
         Args:
-            vector: of the question, unit length, float32  # (dim,)
+            query: the question.
             cells: which.
             limit: how many passages at most.
 
         Raises:
             DatabaseUnavailable, DatabaseError: the database cannot say.
         """
-        return self._search(_INSIDE + _WITH_FACTS, vector, limit, {"cells": list(cells)})
+        return self._search(_INSIDE + _WITH_FACTS, query, limit, {"cells": list(cells)})
 
-    def everywhere(self, vector: np.ndarray, *, limit: int) -> Hits:
-        """The nearest passages of the whole pool; reads all of it.
+    def everywhere(self, query: Query, *, limit: int) -> Hits:
+        """The best passages of the whole pool; reads all of it.
 
         Args:
-            vector: of the question, unit length, float32  # (dim,)
+            query: the question.
             limit: how many passages at most.
 
         Raises:
             DatabaseUnavailable, DatabaseError: the database cannot say.
         """
-        return self._search(_EVERYWHERE + _WITH_FACTS, vector, limit, {})
+        return self._search(_EVERYWHERE + _WITH_FACTS, query, limit, {})
 
     def close(self) -> None:
         """Closes the connections that are kept."""
         _close_all(self._idle)
 
     def _search(
-        self, statement: str, vector: np.ndarray, limit: int, arguments: Mapping[str, Any]
+        self, statement: str, query: Query, limit: int, arguments: Mapping[str, Any]
     ) -> Hits:
         began = time.perf_counter()
-        values = ",".join(map(repr, vector.astype(np.float16).tolist()))
         rows = self._fetch(
             statement,
-            {"pool": self._pool, "vector": f"[{values}]", "limit": limit, **arguments},
+            {
+                "pool": self._pool,
+                "vector": _halfvec(query.vector),
+                "terms": _sparsevec(query.terms),
+                "bound": query.bound,
+                "share": query.lexical_share,
+                "limit": limit,
+                **arguments,
+            },
         )
         hits = [Hit(chunk_id.bytes, *facts) for _, chunk_id, *facts in rows]
         n_rows_scanned = rows[0][0] if rows else 0
@@ -182,6 +198,17 @@ class PassageSearch:
             connection = self._postgres.open()
             connection.read_only = True
             return connection, False
+
+
+def _halfvec(vector: np.ndarray) -> str:
+    values = ",".join(map(repr, vector.astype(np.float16).tolist()))
+    return f"[{values}]"
+
+
+def _sparsevec(weights: Mapping[int, float]) -> str:
+    # pgvector counts from 1 here
+    entries = ",".join(f"{term + 1}:{weight!r}" for term, weight in sorted(weights.items()))
+    return f"{{{entries}}}/{N_IDS}"
 
 
 def _close_all(idle: queue.SimpleQueue[Connection]) -> None:
