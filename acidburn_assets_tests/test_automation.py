@@ -108,7 +108,7 @@ def test_nothing_is_wanted_unasked_where_the_policy_is_manual(copied_world: Worl
 
 
 def test_what_is_made_from_something_lost_waits_for_it(copied_world: World) -> None:
-    for asset in ("chunks", "embeddings", "assignments"):
+    for asset in ("chunks", "embeddings", "term_weights", "assignments"):
         copied_world.object_path(f"notes/{asset}/000001.parquet").unlink()
     assert look(copied_world) == {"notes/chunks": [("000001", "000001")]}
     assert acidburn("materialize", "notes/chunks").code == 0

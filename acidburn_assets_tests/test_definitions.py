@@ -23,34 +23,38 @@ pools:
 GRAPH = """
 alpha/assignments <- alpha/embeddings, p/cluster_model
 alpha/chunk_clusters <- alpha/assignments
-alpha/chunk_embeddings <- alpha/assignments, alpha/chunks, alpha/embeddings
+alpha/chunk_embeddings <- alpha/assignments, alpha/chunks, alpha/embeddings, alpha/term_weights
 alpha/chunks <- alpha/plan, encoder/model
 alpha/embeddings <- alpha/chunks, encoder/model
 alpha/manifest <- alpha/embeddings, alpha/plan
 alpha/plan <- alpha/source, encoder/model
 alpha/source <-
+alpha/term_weights <- alpha/chunks
 beta/assignments <- beta/embeddings, p/cluster_model
 beta/chunk_clusters <- beta/assignments
-beta/chunk_embeddings <- beta/assignments, beta/chunks, beta/embeddings
+beta/chunk_embeddings <- beta/assignments, beta/chunks, beta/embeddings, beta/term_weights
 beta/chunks <- beta/plan, encoder/model
 beta/embeddings <- beta/chunks, encoder/model
 beta/manifest <- beta/embeddings, beta/plan
 beta/plan <- beta/source, encoder/model
 beta/source <-
+beta/term_weights <- beta/chunks
 encoder/model <-
 loose/chunks <- encoder/model, loose/plan
 loose/embeddings <- encoder/model, loose/chunks
 loose/manifest <- loose/embeddings, loose/plan
 loose/plan <- encoder/model, loose/source
 loose/source <-
+p/cell_terms <- alpha/assignments, alpha/term_weights, beta/assignments, beta/term_weights, p/cluster_model, p/lexicon
 p/centroids <- alpha/assignments, beta/assignments, p/cluster_model
 p/cluster_headers <- p/centroids, p/cluster_map
 p/cluster_map <- p/centroids, p/cluster_model
 p/cluster_model <- alpha/manifest, beta/manifest
+p/lexicon <- alpha/manifest, alpha/term_weights, beta/manifest, beta/term_weights
 p/lineage <- alpha/assignments, beta/assignments
 p/lineage_table <- p/lineage
 p/projection <- alpha/assignments, beta/assignments, p/cluster_map
-p/retrieval_report <- alpha/chunk_clusters, alpha/chunk_embeddings, beta/chunk_clusters, beta/chunk_embeddings, p/cluster_headers
+p/retrieval_report <- alpha/chunk_clusters, alpha/chunk_embeddings, beta/chunk_clusters, beta/chunk_embeddings, p/cell_terms, p/cluster_headers
 """  # noqa: E501 - a picture of the graph, one node a line
 
 
@@ -90,7 +94,7 @@ def test_assets_of_one_partitioning_never_share_a_run(registry):
         for key in graph.get_all_asset_keys()
         if key.path[0] == "alpha" and graph.get(key).is_partitioned
     ]
-    assert len(sizes) == len(set(sizes)) == 5
+    assert len(sizes) == len(set(sizes)) == 6
 
 
 def test_a_changed_model_is_new_code_for_chunks_and_embeddings_only(registry, monkeypatch):

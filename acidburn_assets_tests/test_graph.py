@@ -46,7 +46,7 @@ def test_a_second_time_makes_nothing(world: World) -> None:
 
 
 def test_every_shard_of_every_dataset_is_there(world: World) -> None:
-    tables = ("chunks", "embeddings", "assignments")
+    tables = ("chunks", "embeddings", "term_weights", "assignments")
     expected = {
         f"{name}/{table}/{shard}.parquet"
         for name, shards in samples.SHARDS.items()

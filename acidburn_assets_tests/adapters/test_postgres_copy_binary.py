@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acidburn_assets.adapters.postgres import copy_binary
-from acidburn_assets_tests.postgres_server import dsn, postgres_server
+from acidburn_assets.adapters.postgres import Postgres, copy_binary
+from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
 
-__all__ = ["dsn", "postgres_server"]
+__all__ = ["database", "dsn", "postgres_server"]
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 ROWS = st.lists(
@@ -44,6 +44,25 @@ def test_rows_with_text_are_the_bytes_of_the_manual() -> None:
 def test_no_rows_are_no_bytes() -> None:
     assert bytes(copy_binary.encode_rows([np.empty(0, np.int32)])) == b""
     assert bytes(copy_binary.encode_rows([pa.array([], pa.string()), np.empty(0, np.int32)])) == b""
+
+
+def test_sparse_vectors_are_those_that_postgres_reads(database: Postgres, dsn: str) -> None:
+    starts = np.array([0, 2, 2, 5])
+    indices = np.array([0, 999_999_999, 4, 7, 8], np.int32)
+    values = np.array([0.5, 2.25, 1, -3, 0.125], np.float32)
+    field = copy_binary.sparsevec_field(starts, indices, values, dim=10**9)
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("create temp table t (a int, b extensions.sparsevec)")
+        with cursor.copy("copy t from stdin (format binary)") as copy:
+            copy.write(copy_binary.HEADER)
+            copy.write(copy_binary.encode_rows([np.arange(3, dtype=np.int32), field]))
+            copy.write(copy_binary.TRAILER)
+        found = cursor.execute("select b::text from t order by a").fetchall()
+    assert found == [
+        ("{1:0.5,1000000000:2.25}/1000000000",),
+        ("{}/1000000000",),
+        ("{5:1,8:-3,9:0.125}/1000000000",),
+    ]
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ import psycopg
 import pytest
 
 from acidburn_assets.adapters.postgres import Hits, PassageSearch, PoolFacts, Postgres
+from acidburn_assets.adapters.stemmer import stem
 from acidburn_assets.core.errors import DatabaseUnavailable
 from acidburn_assets.core.ranking import Query
+from acidburn_assets.core.term_weights import question_terms
 from acidburn_assets_tests import postgres_samples
 from acidburn_assets_tests.postgres_samples import Sample
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
@@ -72,6 +74,61 @@ def test_search_everywhere_is_exact_and_stays_in_its_pool(search: PassageSearch)
     for seed in range(5):
         hits = search.everywhere(by_meaning(unit(seed)), limit=25)
         check(hits, brute_force(SAMPLES, unit(seed), None, 25))
+
+
+def by_words(sample: Sample, terms: dict[int, float]) -> dict[bytes, float]:
+    """BM25 as a share of what is possible, by chunk; those without any of the terms left out."""
+    found = {}
+    for row in sample.term_weights.to_pylist():
+        weights = dict(zip(row["terms"], row["weights"], strict=True))
+        score = sum(weight * weights.get(term, 0.0) for term, weight in terms.items())
+        if score:
+            found[row["chunk_id"]] = score / (2.2 * sum(terms.values()))
+    return found
+
+
+def test_words_alone_rank_as_counted_by_hand(search: PassageSearch) -> None:
+    # in `make`'s texts a number is in one chunk of each shard
+    terms = dict.fromkeys(question_terms("text 17", stem), 2.5)
+    hits = search.everywhere(Query(unit(0), terms, lexical_share=1), limit=600)
+    expected = by_words(SAMPLES[0], terms) | by_words(SAMPLES[1], terms)
+    assert {hit.chunk_id: hit.score for hit in hits.hits if hit.score} == (
+        {chunk_id: pytest.approx(score, rel=1e-5) for chunk_id, score in expected.items()}
+    )
+    assert {"17" in (hit.text or "") for hit in hits.hits[:2]} == {True}
+
+
+def test_score_is_the_sum_of_meaning_and_words(search: PassageSearch) -> None:
+    terms = dict.fromkeys(question_terms("000001 17 é", stem), 1.5)
+    for cells in ([1, 4, 9], None):
+        query = Query(unit(3), terms, lexical_share=0.3)
+        if cells is None:
+            hits = search.everywhere(query, limit=600)
+        else:
+            hits = search.inside(query, cells, limit=600)
+        ids, cosines, n_rows = brute_force(SAMPLES, unit(3), cells, 600)
+        lexical = by_words(SAMPLES[0], terms) | by_words(SAMPLES[1], terms)
+        scores = {
+            chunk_id: 0.7 * cosine + 0.3 * lexical.get(chunk_id, 0.0)
+            for chunk_id, cosine in zip(ids, cosines.tolist(), strict=True)
+        }
+        assert [hit.score for hit in hits.hits] == pytest.approx(
+            sorted(scores.values(), reverse=True), abs=1e-4
+        )
+        assert {hit.chunk_id: pytest.approx(hit.score, abs=1e-4) for hit in hits.hits} == scores
+        assert hits.n_rows_scanned == n_rows
+
+
+def test_rows_that_were_loaded_before_there_were_terms_are_found_by_meaning(
+    search: PassageSearch, dsn: str
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("update acidburn.chunk_embeddings set terms = null")
+    hits = search.everywhere(Query(unit(1), {5: 1.0}), limit=3)
+    ids, cosines, _ = brute_force(SAMPLES, unit(1), None, 3)
+    assert [hit.chunk_id for hit in hits.hits] == ids
+    assert [hit.score for hit in hits.hits] == pytest.approx(cosines / 2, abs=1e-5)
+    assert {hit.lexical for hit in hits.hits} == {0}
 
 
 def test_vector_index_of_somebody_does_not_cost_passages(search: PassageSearch, dsn: str) -> None:

@@ -18,7 +18,10 @@ from acidburn_assets.launcher import process_of
 from acidburn_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from acidburn_assets_tests.chaos.stack import Bucket
 
-SHARDED = ("chunks", "embeddings", "assignments", "chunk_embeddings", "chunk_clusters")
+SHARDED = (
+    *("chunks", "embeddings", "term_weights", "assignments"),
+    *("chunk_embeddings", "chunk_clusters"),
+)
 OF_DATASET = ("plan", "manifest")
 OF_POOL = (
     "cluster_model",

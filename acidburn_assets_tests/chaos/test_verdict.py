@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from acidburn_assets_tests.chaos.records import SHARDED
 from acidburn_assets_tests.chaos.verdict import Contents, judge
 
 POISONED = ("manual", "000002")
@@ -13,10 +14,7 @@ POISONED = ("manual", "000002")
 @pytest.fixture
 def whole() -> Contents:
     """Two shards, one of them poisoned."""
-    present = {
-        f"manual/{asset}/000001"
-        for asset in ("chunks", "embeddings", "assignments", "chunk_embeddings", "chunk_clusters")
-    }
+    present = {f"manual/{asset}/000001" for asset in SHARDED}
     return Contents(
         hashes={"manual/chunks/000001.parquet": "a", "acidburn.chunk_texts": "b"},
         ids={"manual/chunks": ["1", "2"], "acidburn.chunk_texts": ["1", "2"]},

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from acidburn_assets_tests.chaos.records import SHARDED
 from acidburn_assets_tests.chaos.stack import Bucket
 
-IN_BUCKET = ("chunks", "embeddings", "assignments")
+IN_BUCKET = ("chunks", "embeddings", "term_weights", "assignments")
 
 _TABLES = {
     "chunk_embeddings": "cluster_id, md5(embedding::text)",

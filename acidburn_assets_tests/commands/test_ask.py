@@ -58,7 +58,7 @@ def test_the_trail_counts_what_was_looked_at(world: World) -> None:
     assert min(cells.values()) <= trail.n_rows_scanned <= len(placed) // 2
     assert trail.share_scanned == trail.n_rows_scanned / len(placed)
     assert trail.n_shards_behind == 0
-    assert set(trail.seconds) == {"encode", "route", "search", "texts"}
+    assert {"encode", "route", "search", "texts"} <= set(trail.seconds)
     assert {passage.cluster_id for passage in answer.passages} <= set(searched)
 
 
@@ -98,7 +98,8 @@ def test_a_person_sees_passages_and_what_was_searched(world: World) -> None:
     finished = acidburn("ask", samples.QUESTION, "--passages", "2")
     assert finished.code == 0, finished.err
     lines = finished.out.splitlines()
-    assert lines[0].startswith("1. ")
+    assert lines[0].startswith(("found", "perhaps", "not found"))
+    assert any(line.startswith("1. ") for line in lines)
     assert any(line.startswith("2. ") for line in lines)
     assert not any(line.startswith("3. ") for line in lines)
     assert "searched" in finished.out

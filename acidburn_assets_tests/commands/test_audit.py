@@ -22,7 +22,7 @@ from acidburn_assets_tests.worlds import World, acidburn
 
 OF_A_SHARD = (
     *("plan", "chunks", "embeddings", "manifest"),
-    *("assignments", "chunk_embeddings", "chunk_clusters"),
+    *("term_weights", "assignments", "chunk_embeddings", "chunk_clusters"),
 )
 
 
