@@ -6,6 +6,8 @@ of size; they are not offers. What a dataset holds is `plan`'s to find out.
 
 from typing import NamedTuple
 
+from acidburn_assets.core.term_weights import MAX_TERMS
+
 
 class Architecture(NamedTuple):
     """The sizes of an encoder that decide how much arithmetic a token costs."""
@@ -71,16 +73,21 @@ Source: measured, fp16 values in float32 with BYTE_STREAM_SPLIT and zstd at 1024
 ASSIGNMENT_ROW_BYTES = 28.0
 """Chosen, not measured: id, two floats that hardly compress, cluster."""
 
+TERM_BYTES = 3.5
+"""A term of a chunk with its weight. Source: measured, 3.3 (PEPs, RFCs) and 3.5 (arXiv abstracts)."""
+
 _PAGE_BYTES = 8192
 _PAGE_HEADER_BYTES = 24
-_EMBEDDING_ROW_BYTES = 24 + 4 + 32 + 8  # tuple header, line pointer, ids, halfvec header
+_EMBEDDING_ROW_BYTES = 24 + 4 + 32 + 8 + 16  # tuple header, line pointer, ids, two headers
+_SEARCHED_TERM_BYTES = 8
 _EMBEDDING_INDEX_BYTES = 63  # primary key, cluster index
 _TEXT_ROW_BYTES = 228  # without the text, with the primary key
 _CLUSTER_ROW_BYTES = 123  # with the primary key
 _TOAST_BYTES = 2000  # a longer text is compressed
 _TOAST_RATIO = 0.62
 """Source for Postgres: its row layout, and measured with PostgreSQL 18 and pgvector 0.8.5: 2,794
-bytes a row of 1,024-d vectors and 974 at 384-d; texts of 6,400 bytes (PEPs, RFCs) take 0.62 of
+bytes a row of 1,024-d vectors and 974 at 384-d without terms, 4,163 and 1,735 with those of texts
+of 7,000 and 1,200 bytes; texts of 6,400 bytes (PEPs, RFCs) take 0.62 of
 their size, other prose and code 0.41 (pglz) to 0.49 (lz4)."""
 
 
@@ -152,15 +159,30 @@ def chunks_per_second(gpu: Gpu, architecture: Architecture, *, tokens_per_chunk:
     return min(by_arithmetic, by_host)
 
 
+def terms_in(n_text_bytes: float) -> float:
+    """How many different terms a text has, by the law of Heaps.
+
+    Source: fitted to two measurements: 88.6 in 1,207 bytes (arXiv abstracts), 315 in 7,129 (PEPs,
+    RFCs).
+
+    Args:
+        n_text_bytes: UTF-8 bytes of the text.
+    """
+    return 0.559 * n_text_bytes**0.714
+
+
 def bucket_bytes(*, n_chunks: int, n_chunk_bytes: int, dim: int) -> int:
-    """Size of a dataset's chunks, embeddings and assignments in the bucket.
+    """Size of a dataset's chunks, embeddings, term weights and assignments in the bucket.
 
     Args:
         n_chunks: rows of each table.
         n_chunk_bytes: UTF-8 bytes of all chunks' texts.
         dim: of the vectors.
     """
-    row_bytes = CHUNK_ROW_BYTES + dim * VECTOR_BYTES_PER_VALUE + ASSIGNMENT_ROW_BYTES
+    if n_chunks == 0:
+        return 0
+    term_bytes = TERM_BYTES * terms_in(n_chunk_bytes / n_chunks)
+    row_bytes = CHUNK_ROW_BYTES + dim * VECTOR_BYTES_PER_VALUE + ASSIGNMENT_ROW_BYTES + term_bytes
     return round(n_chunks * row_bytes + n_chunk_bytes * TEXT_ZSTD_RATIO)
 
 
@@ -177,21 +199,26 @@ def egress_usd(n_bytes: int) -> float:
     return n_bytes / 1e9 * 0.01
 
 
-def postgres_bytes(*, n_chunks: int, n_chunk_bytes: int, dim: int) -> int:
+def postgres_bytes(*, n_chunks: int, n_chunk_bytes: int, dim: int, stores_text: bool = True) -> int:
     """Size of a dataset in Postgres, indexes included.
 
     Args:
         n_chunks: rows of each table.
-        n_chunk_bytes: UTF-8 bytes of the texts that are stored there; 0 where they stay in the
-            bucket.
+        n_chunk_bytes: UTF-8 bytes of all chunks' texts.
         dim: of the vectors, at most 4,000.
+        stores_text: whether the texts are there, or stay in the bucket.
     """
     if n_chunks == 0:
         return 0
     # a vector is not split between pages, so a row costs a page divided by the rows that fit
-    rows_per_page = (_PAGE_BYTES - _PAGE_HEADER_BYTES) // (_EMBEDDING_ROW_BYTES + 2 * dim)
-    embedding_bytes = _PAGE_BYTES / rows_per_page + _EMBEDDING_INDEX_BYTES
     text_bytes = n_chunk_bytes / n_chunks
+    n_terms = min(MAX_TERMS, terms_in(text_bytes))
+    row_bytes = _EMBEDDING_ROW_BYTES + 2 * dim + _SEARCHED_TERM_BYTES * n_terms
+    # terms that do not fit a page beside the vector go elsewhere, and take as much there
+    rows_per_page = max(1, int((_PAGE_BYTES - _PAGE_HEADER_BYTES) / row_bytes))
+    embedding_bytes = _PAGE_BYTES / rows_per_page + _EMBEDDING_INDEX_BYTES
+    if not stores_text:
+        text_bytes = 0
     if text_bytes > _TOAST_BYTES:
         text_bytes *= _TOAST_RATIO
     return round(n_chunks * (embedding_bytes + _TEXT_ROW_BYTES + text_bytes + _CLUSTER_ROW_BYTES))

@@ -312,8 +312,9 @@ def make_plan(
     bucket_bytes = cost.bucket_bytes(n_chunks=n_chunks, n_chunk_bytes=n_chunk_bytes, dim=dim)
     postgres_bytes = cost.postgres_bytes(
         n_chunks=n_chunks,
-        n_chunk_bytes=n_chunk_bytes if dataset.store_text == "postgres" else 0,
+        n_chunk_bytes=n_chunk_bytes,
         dim=dim,
+        stores_text=dataset.store_text == "postgres",
     )
     tokens_per_chunk = total.n_tokens / total.n_chunks
     architecture = cost.architecture_of(model, dim=dim)
