@@ -78,7 +78,7 @@ TERM_BYTES = 3.5
 
 _PAGE_BYTES = 8192
 _PAGE_HEADER_BYTES = 24
-_EMBEDDING_ROW_BYTES = 24 + 4 + 32 + 8 + 16  # tuple header, line pointer, ids, two headers
+_EMBEDDING_ROW_BYTES = 24 + 4 + 32 + 8 + 16  # header, line pointer, ids, two vectors
 _SEARCHED_TERM_BYTES = 8
 _EMBEDDING_INDEX_BYTES = 63  # primary key, cluster index
 _TEXT_ROW_BYTES = 228  # without the text, with the primary key
