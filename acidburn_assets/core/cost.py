@@ -74,7 +74,7 @@ ASSIGNMENT_ROW_BYTES = 28.0
 """Chosen, not measured: id, two floats that hardly compress, cluster."""
 
 TERM_BYTES = 3.5
-"""A term of a chunk with its weight. Source: measured, 3.3 (PEPs, RFCs) and 3.5 (arXiv abstracts)."""
+"""A term of a chunk with its weight. Source: measured, 3.3 (PEPs, RFCs), 3.5 (arXiv abstracts)."""
 
 _PAGE_BYTES = 8192
 _PAGE_HEADER_BYTES = 24
