@@ -1,0 +1,296 @@
+"""A collection put where a search finds it: a bucket in a folder, and a Postgres of its own.
+
+By the functions that the assets call, one after the other, without Dagster: fit, assign, exact
+centroids, keyless labels and the map, vectors and texts in Postgres. Vectors come ready made.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import SecretStr
+
+from acidburn_assets.adapters import embedded_postgres
+from acidburn_assets.adapters.encoder import load_encoder
+from acidburn_assets.adapters.object_store import FileStore, ObjectStore, write_parquet
+from acidburn_assets.adapters.postgres import (
+    ClusterHeader,
+    Load,
+    PoolFacts,
+    Postgres,
+    ShardFacts,
+    migrate,
+    replace_chunk_embeddings,
+    replace_cluster_headers,
+)
+from acidburn_assets.core import cluster_map as mapping
+from acidburn_assets.core import embeddings, keys, schemas
+from acidburn_assets.core.assignments import assign
+from acidburn_assets.core.centroids import CentroidAccumulator, MedoidAccumulator
+from acidburn_assets.core.cluster_map import ClusterFacts, ClusterMap
+from acidburn_assets.core.cluster_model import ClusterModel
+from acidburn_assets.core.datasets import PoolSettings
+from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
+from acidburn_assets.core.labels import ClusterSample, Passage, describe
+from acidburn_assets.runtime.search import Engine
+from benchmarks import growth
+from benchmarks.judged import Asked
+
+SHARD_ROWS = 10_000
+
+N_MEMBERS = 200
+"""That labels are made from, of each cluster, as the map reads them."""
+
+_LICENCE = "not redistributed"
+
+
+class KnownVectors:
+    """The encoder of a collection whose questions were encoded before: it looks them up, so that
+    what is timed is the search."""
+
+    device, dtype, batch_tokens = "cpu", "float32", 1
+
+    def __init__(self, card: ModelCard, questions: Sequence[str], vectors: np.ndarray) -> None:
+        """Remembers.
+
+        Args:
+            card: of the model that encoded.
+            questions: what is asked.
+            vectors: of the questions, (q, dim) float32.
+        """
+        self.card = card
+        self._vectors = dict(zip(questions, vectors, strict=True))
+
+    def encode(self, texts: Sequence[str], input_type: InputType) -> Encoded:
+        """See `Encoder`; a text that is not known is a KeyError."""
+        assert input_type == "query"
+        return Encoded(np.stack([self._vectors[text] for text in texts]), 0, 0, 0.0)
+
+    def embed_iter(
+        self, windows: Iterator[Sequence[str]], input_type: InputType
+    ) -> Iterator[Encoded]:
+        """See `Encoder`."""
+        return (self.encode(texts, input_type) for texts in windows)
+
+
+class Served(NamedTuple):
+    """A collection that can be asked."""
+
+    asked: Asked
+    facts: PoolFacts
+    store: ObjectStore
+    model: ClusterModel
+    centroids: pa.Table
+
+    @property
+    def pool(self) -> str:
+        """Its name, and that of its one dataset."""
+        return self.facts.name
+
+    def row(self, chunk_id: bytes) -> int:
+        """Of the collection."""
+        return int.from_bytes(chunk_id, "big")
+
+    def engine(self, postgres: Postgres, *, more: Sequence[Asked] = ()) -> Engine:
+        """What answers questions from it.
+
+        Args:
+            postgres: where it was put.
+            more: other collections whose questions are asked of it too.
+        """
+        known = [self.asked, *more]
+        encoder = KnownVectors(
+            minilm_card(),
+            [question for one in known for question in one.questions],
+            np.concatenate([one.question_vectors for one in known]),
+        )
+        return Engine(store=self.store, postgres=postgres, encoder=encoder, pool=self.pool)
+
+
+def minilm_card() -> ModelCard:
+    """Of the model that `evaluation.embed` uses."""
+    return load_encoder("minilm", device="cpu").card
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[Postgres, str]]:
+    """A Postgres that lives as long as the block, with our tables, and its DSN.
+
+    Args:
+        folder: for its files, absent or empty.
+    """
+    with embedded_postgres.start(folder) as running:
+        postgres = Postgres(SecretStr(running.dsn))
+        migrate(postgres)
+        yield postgres, running.dsn
+
+
+def serve(
+    asked: Asked, postgres: Postgres, *, folder: Path, settings: PoolSettings | None = None
+) -> Served:
+    """Puts a collection into a bucket and into Postgres.
+
+    Args:
+        asked: which.
+        postgres: where, migrated.
+        folder: of the bucket.
+        settings: of the fit; None: a pool's defaults.
+    """
+    settings = settings or PoolSettings()
+    store = FileStore(folder)
+    card = minilm_card()
+    n_rows, dim = asked.vectors.shape
+    facts = PoolFacts(asked.name, "knowledge", card.fingerprint, card.name, dim)
+    model = growth.fit(asked.vectors, settings, n_chunks=n_rows)
+    ids = growth.chunk_ids(n_rows)
+    placed = pa.Table.from_batches([assign(asked.vectors, model, ids)])
+    table = exact_centroids(model, asked.vectors, ids, placed)
+    key = keys.object_key(asked.name, "centroids", suffix=".parquet")
+    stored, _ = write_parquet(store, key, table.schema, table.to_batches())
+    made = make_map(asked, facts, model, table, placed, centroids=(key, stored.sha256))
+    store.put_bytes(keys.object_key(asked.name, "cluster_map", suffix=".json"), made.to_bytes())
+    load_headers(postgres, facts, made, table)
+    for start in range(0, n_rows, SHARD_ROWS):
+        rows = slice(start, min(start + SHARD_ROWS, n_rows))
+        own = rows.stop - rows.start
+        replace_chunk_embeddings(
+            postgres,
+            ShardFacts(
+                facts,
+                dataset=asked.name,
+                shard=keys.shard_key(start // SHARD_ROWS),
+                first_row=start,
+                n_rows=own,
+                revision="",
+                licence=_LICENCE,
+                may_redistribute_text=False,
+            ),
+            Load("bench", str(start), str(start), str(start), model.content_version()),
+            chunks=passages(asked.texts[rows], ids.slice(start, own), start).to_batches(),
+            embeddings=[embeddings.record_batch(ids.slice(start, own), asked.vectors[rows])],
+            assignments=placed.slice(start, own).to_batches(),
+            store_text="postgres",
+        )
+    return Served(asked, facts, store, model, table)
+
+
+def exact_centroids(
+    model: ClusterModel, vectors: np.ndarray, ids: pa.Array, placed: pa.Table
+) -> pa.Table:
+    """As `P/centroids` makes it, of `schemas.centroids`."""
+    own, is_noise = placed["cell_id"].to_numpy(), placed["is_noise"].to_numpy()
+    sums = CentroidAccumulator(model)
+    sums.add(vectors, own, is_noise)
+    nearest = MedoidAccumulator(sums)
+    nearest.add(vectors, embeddings.id_matrix(ids), own, is_noise)
+    return nearest.finish().combine_chunks()
+
+
+def make_map(
+    asked: Asked,
+    facts: PoolFacts,
+    model: ClusterModel,
+    table: pa.Table,
+    placed: pa.Table,
+    *,
+    centroids: tuple[str, str],
+) -> ClusterMap:
+    """Keyless labels of every cluster, as `P/cluster_map` makes them.
+
+    Args:
+        asked: the collection.
+        facts: the pool.
+        model: its clusters.
+        table: of `schemas.centroids`.
+        placed: of `schemas.ASSIGNMENTS`, all of it.
+        centroids: key and sha256 of the table's object.
+    """
+    random = np.random.default_rng(0)
+    cluster_of = placed["cluster_id"].to_numpy().copy()
+    cluster_of[placed["is_noise"].to_numpy()] = -1
+
+    def passage(row: int) -> Passage:
+        return Passage(row.to_bytes(16, "big").hex(), str(row), asked.texts[row])
+
+    rows = table.select(["cluster_id", "n_chunks", "n_noise", "medoid_ids"]).to_pylist()
+    samples, known = {}, []
+    for row in rows:
+        members = random.permutation(np.flatnonzero(cluster_of == row["cluster_id"]))[:N_MEMBERS]
+        medoids = [passage(int.from_bytes(one, "big")) for one in row["medoid_ids"]]
+        samples[row["cluster_id"]] = ClusterSample([passage(int(one)) for one in members], medoids)
+        quoted = [mapping.Medoid(chunk_id=one.chunk_id, dataset=facts.name, text="") for one in medoids]
+        known.append(  # groups and quotations are not asked for
+            ClusterFacts(row["cluster_id"], None, row["n_chunks"], row["n_noise"], tuple(quoted))
+        )
+    vectors = embeddings.matrix(table["centroid"])
+    labels = describe(samples, mapping.nearest_clusters(vectors, ids=list(samples)))
+    key, sha256 = centroids
+    return mapping.build_cluster_map(
+        pool=facts.name,
+        datasets=[
+            mapping.DatasetTerms(
+                dataset=facts.name, licence=_LICENCE, may_redistribute_text=False
+            )
+        ],
+        model=facts.model,
+        cluster_model_sha256=model.content_version(),
+        generation=model.meta.generation,
+        centroids_key=key,
+        centroids_sha256=sha256,
+        facts=known,
+        heuristics=labels,
+        basis="keyless",
+    )
+
+
+def load_headers(
+    postgres: Postgres, facts: PoolFacts, made: ClusterMap, table: pa.Table
+) -> None:
+    """As `P/cluster_headers` loads them."""
+    exact = table.select(["cluster_id", "radius", "medoid_ids"]).to_pylist()
+    replace_cluster_headers(
+        postgres,
+        facts,
+        headers=[
+            ClusterHeader(
+                cluster_id=card.cluster_id,
+                parent=card.parent,
+                title=card.title,
+                summary=card.summary,
+                keywords=card.keywords,
+                n_chunks=card.size,
+                n_noise=card.n_noise,
+                radius=own["radius"],
+                medoid_ids=own["medoid_ids"],
+                label_source=card.label_source,
+            )
+            for card, own in zip(made.cards, exact, strict=True)
+        ],
+        centroids=embeddings.matrix(table["centroid"]),
+        source_sha256=made.content_version(),
+        clustering=made.cluster_model_sha256,
+        run_id="bench",
+    )
+
+
+def passages(texts: Sequence[str], ids: pa.Array, first_row: int) -> pa.Table:
+    """Whole documents as chunks, without titles, of `schemas.CHUNKS`."""
+    n_rows = len(texts)
+    rows = np.arange(first_row, first_row + n_rows)
+    return pa.table(
+        [
+            ids,
+            pa.array([str(row) for row in rows]),
+            pa.array(rows, pa.int64()),
+            pa.array([""] * n_rows),
+            pa.array(np.zeros(n_rows), pa.int32()),
+            pa.array(np.zeros(n_rows), pa.int64()),
+            pa.array([len(text) for text in texts], pa.int64()),
+            pa.array([len(text.split()) for text in texts], pa.int32()),
+            pa.array(texts, pa.string()),
+        ],
+        schema=schemas.CHUNKS,
+    )
