@@ -15,10 +15,11 @@ import Stemmer
 
 K1, B = 1.2, 0.75
 
-STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then "
-    "there these they this to was will with".split()
-)
+_STOP_WORDS = """
+a an and are as at be but by for if in into is it no not of on or such that the their then there
+these they this to was will with
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -38,11 +39,7 @@ class Bm25:
         lengths = np.array([each.total() for each in counts], float)
         rows = np.repeat(np.arange(len(texts)), [len(each) for each in counts])
         columns = np.array(
-            [
-                self._column.setdefault(word, len(self._column))
-                for each in counts
-                for word in each
-            ],
+            [self._column.setdefault(word, len(self._column)) for each in counts for word in each],
             np.int64,
         )
         n_times = np.array([n for each in counts for n in each.values()], float)

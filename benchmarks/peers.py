@@ -201,9 +201,7 @@ def _make(connection: psycopg.Connection[Any], asked: Asked, n_lists: int) -> No
     connection.execute(
         sql.SQL(
             "create index {} on {} using ivfflat (embedding halfvec_cosine_ops) with (lists = {})"
-        ).format(
-            sql.Identifier(f"{asked.name}_ivf_lists"), names["ivf"], sql.Literal(n_lists)
-        )
+        ).format(sql.Identifier(f"{asked.name}_ivf_lists"), names["ivf"], sql.Literal(n_lists))
     )
     connection.execute(
         sql.SQL(

@@ -1,7 +1,8 @@
 """A collection put where a search finds it: a bucket in a folder, and a Postgres of its own.
 
 By the functions that the assets call, one after the other, without Dagster: fit, assign, exact
-centroids, keyless labels and the map, vectors and texts in Postgres. Vectors come ready made.
+centroids, keyless labels and the map, term weights and lexicon, vectors and texts in Postgres.
+Vectors come ready made.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,10 @@ from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import PoolSettings
 from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
 from acidburn_assets.core.labels import ClusterSample, Passage, describe
+from acidburn_assets.core.lexicon import LexiconAccumulator
+from acidburn_assets.runtime.pools import SearchedPool
 from acidburn_assets.runtime.search import Engine
-from benchmarks import growth
+from benchmarks import evaluation, growth
 from benchmarks.judged import Asked
 
 SHARD_ROWS = 10_000
@@ -82,32 +85,22 @@ class Served(NamedTuple):
     asked: Asked
     facts: PoolFacts
     store: ObjectStore
-    model: ClusterModel
-    centroids: pa.Table
-
-    @property
-    def pool(self) -> str:
-        """Its name, and that of its one dataset."""
-        return self.facts.name
+    n_cells: int
+    term_weights: pa.Table  # of `schemas.TERM_WEIGHTS`, by row
 
     def row(self, chunk_id: bytes) -> int:
         """Of the collection."""
         return int.from_bytes(chunk_id, "big")
 
-    def engine(self, postgres: Postgres, *, more: Sequence[Asked] = ()) -> Engine:
-        """What answers questions from it.
+    def searched(self, postgres: Postgres) -> SearchedPool:
+        """What finds passages of it."""
+        return SearchedPool(self.store, postgres, minilm_card(), self.facts.name)
 
-        Args:
-            postgres: where it was put.
-            more: other collections whose questions are asked of it too.
-        """
-        known = [self.asked, *more]
-        encoder = KnownVectors(
-            minilm_card(),
-            [question for one in known for question in one.questions],
-            np.concatenate([one.question_vectors for one in known]),
-        )
-        return Engine(store=self.store, postgres=postgres, encoder=encoder, pool=self.pool)
+    def engine(self, postgres: Postgres) -> Engine:
+        """What answers its questions."""
+        asked = self.asked
+        encoder = KnownVectors(minilm_card(), asked.questions, asked.question_vectors)
+        return Engine(store=self.store, postgres=postgres, encoder=encoder, pool=self.facts.name)
 
 
 def minilm_card() -> ModelCard:
@@ -153,9 +146,14 @@ def serve(
     made = make_map(asked, facts, model, table, placed, centroids=(key, stored.sha256))
     store.put_bytes(keys.object_key(asked.name, "cluster_map", suffix=".json"), made.to_bytes())
     load_headers(postgres, facts, made, table)
+    counted, weighed = LexiconAccumulator(), []
     for start in range(0, n_rows, SHARD_ROWS):
-        rows = slice(start, min(start + SHARD_ROWS, n_rows))
-        own = rows.stop - rows.start
+        own = min(SHARD_ROWS, n_rows - start)
+        chunks = passages(asked.texts[start : start + own], ids.slice(start, own), start)
+        terms = evaluation.term_weights(chunks)
+        weighed.append(terms)
+        counted.add(terms["terms"].combine_chunks().flatten().to_numpy(), own)
+        vectors = asked.vectors[start : start + own]
         replace_chunk_embeddings(
             postgres,
             ShardFacts(
@@ -169,12 +167,20 @@ def serve(
                 may_redistribute_text=False,
             ),
             Load("bench", str(start), str(start), str(start), model.content_version()),
-            chunks=passages(asked.texts[rows], ids.slice(start, own), start).to_batches(),
-            embeddings=[embeddings.record_batch(ids.slice(start, own), asked.vectors[rows])],
+            chunks=chunks.to_batches(),
+            embeddings=[embeddings.record_batch(ids.slice(start, own), vectors)],
             assignments=placed.slice(start, own).to_batches(),
+            term_weights=terms.to_batches(),
             store_text="postgres",
         )
-    return Served(asked, facts, store, model, table)
+    put_lexicon(store, asked.name, counted)
+    return Served(asked, facts, store, len(model.cell_centroids), pa.concat_tables(weighed))
+
+
+def put_lexicon(store: ObjectStore, pool: str, counted: LexiconAccumulator) -> None:
+    """As `P/lexicon` stores it."""
+    key = keys.object_key(pool, "lexicon", suffix=".parquet")
+    write_parquet(store, key, schemas.LEXICON, counted.finish().to_batches())
 
 
 def exact_centroids(
@@ -221,7 +227,9 @@ def make_map(
         members = random.permutation(np.flatnonzero(cluster_of == row["cluster_id"]))[:N_MEMBERS]
         medoids = [passage(int.from_bytes(one, "big")) for one in row["medoid_ids"]]
         samples[row["cluster_id"]] = ClusterSample([passage(int(one)) for one in members], medoids)
-        quoted = [mapping.Medoid(chunk_id=one.chunk_id, dataset=facts.name, text="") for one in medoids]
+        quoted = [
+            mapping.Medoid(chunk_id=one.chunk_id, dataset=facts.name, text="") for one in medoids
+        ]
         known.append(  # groups and quotations are not asked for
             ClusterFacts(row["cluster_id"], None, row["n_chunks"], row["n_noise"], tuple(quoted))
         )
@@ -231,9 +239,7 @@ def make_map(
     return mapping.build_cluster_map(
         pool=facts.name,
         datasets=[
-            mapping.DatasetTerms(
-                dataset=facts.name, licence=_LICENCE, may_redistribute_text=False
-            )
+            mapping.DatasetTerms(dataset=facts.name, licence=_LICENCE, may_redistribute_text=False)
         ],
         model=facts.model,
         cluster_model_sha256=model.content_version(),
@@ -246,9 +252,7 @@ def make_map(
     )
 
 
-def load_headers(
-    postgres: Postgres, facts: PoolFacts, made: ClusterMap, table: pa.Table
-) -> None:
+def load_headers(postgres: Postgres, facts: PoolFacts, made: ClusterMap, table: pa.Table) -> None:
     """As `P/cluster_headers` loads them."""
     exact = table.select(["cluster_id", "radius", "medoid_ids"]).to_pylist()
     replace_cluster_headers(
