@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
+import psycopg
 import pyarrow as pa
 from pydantic import SecretStr
 
@@ -298,3 +300,20 @@ def passages(texts: Sequence[str], ids: pa.Array, first_row: int) -> pa.Table:
         ],
         schema=schemas.CHUNKS,
     )
+
+
+class Backends:
+    """CPU seconds of the server's processes that our searches speak to."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    def cpu_seconds(self) -> float:
+        """That they used since they began; none must end between two calls."""
+        with psycopg.connect(self._dsn) as connection:
+            pids = connection.execute(
+                "select pid from pg_stat_activity where backend_type = 'client backend'"
+                " and pid <> pg_backend_pid()"
+            ).fetchall()
+        used = [psutil.Process(pid).cpu_times() for (pid,) in pids]
+        return float(sum(one.user + one.system for one in used))
