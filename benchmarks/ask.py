@@ -134,9 +134,9 @@ def ours(pool: Served, postgres: Postgres, backends: served.Backends) -> dict[st
         for question, vector in zip(asked.questions, asked.question_vectors, strict=True)
     ]
 
-    def ask(search: Callable[[int, Query], Hits], full: str | None) -> Way:
+    def ask(search: Callable[[Query], Hits], full: str | None) -> Way:
         before = backends.cpu_seconds()
-        found = [search(at, query) for at, query in enumerate(queries)]
+        found = [search(query) for query in queries]
         spent = backends.cpu_seconds() - before
         return Way(
             rows=[np.array([pool.row(hit.chunk_id) for hit in each.hits]) for each in found],
@@ -145,15 +145,15 @@ def ours(pool: Served, postgres: Postgres, backends: served.Backends) -> dict[st
             full=full,
         )
 
-    def everywhere(lexical_share: float | None) -> Callable[[int, Query], Hits]:
-        return lambda _, query: searched.search.everywhere(
+    def everywhere(lexical_share: float | None) -> Callable[[Query], Hits]:
+        return lambda query: searched.search.everywhere(
             scored_by(query, lexical_share), limit=DEPTH
         )
 
-    def inside(share: float, lexical_share: float | None) -> Callable[[int, Query], Hits]:
-        return lambda at, query: searched.search.inside(
+    def inside(share: float, lexical_share: float | None) -> Callable[[Query], Hits]:
+        return lambda query: searched.search.inside(
             scored_by(query, lexical_share),
-            routed(searched, query, asked.questions[at], share),
+            routed(searched, query, share),
             limit=DEPTH,
         )
 
@@ -172,9 +172,9 @@ def scored_by(query: Query, lexical_share: float | None) -> Query:
     return query if lexical_share is None else query._replace(lexical_share=lexical_share)
 
 
-def routed(searched: SearchedPool, query: Query, question: str, share: float) -> list[int]:
+def routed(searched: SearchedPool, query: Query, share: float) -> list[int]:
     """The cells that the router chooses for a share of the pool."""
-    ranking = searched.router.route(query.vector, question).cells
+    ranking = searched.router.route(query).cells
     return ranking.within(round(share * searched.n_rows))
 
 

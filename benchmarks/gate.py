@@ -113,16 +113,16 @@ def ask_all(pool: Served, postgres: Postgres, foreign: Sequence[Asked]) -> list[
     ):
         near = np.flatnonzero((asked.vectors @ asked.vectors[relevant].T).max(axis=1) >= NEAR)
         query = searched.query(question, vector)
-        seen["own"].append(rounds(searched, query, question, pool, relevant, gone=nothing))
+        seen["own"].append(rounds(searched, query, pool, relevant, gone=nothing))
         seen["emptied"].append(
-            rounds(searched, query, question, pool, nothing, gone=np.union1d(near, relevant))
+            rounds(searched, query, pool, nothing, gone=np.union1d(near, relevant))
         )
     for other in foreign:
         for question, vector in zip(
             other.questions[:N_FOREIGN], other.question_vectors[:N_FOREIGN], strict=True
         ):
             query = searched.query(question, vector)
-            seen["foreign"].append(rounds(searched, query, question, pool, nothing, gone=nothing))
+            seen["foreign"].append(rounds(searched, query, pool, nothing, gone=nothing))
     searched.close()
     return [
         Seen(
@@ -138,7 +138,6 @@ def ask_all(pool: Served, postgres: Postgres, foreign: Sequence[Asked]) -> list[
 def rounds(
     searched: SearchedPool,
     query: Query,
-    question: str,
     pool: Served,
     relevant: np.ndarray,
     *,
@@ -149,12 +148,11 @@ def rounds(
     Args:
         searched: what finds.
         query: the question.
-        question: its text.
         pool: the collection.
         relevant: rows that answer.
         gone: rows that are taken for absent.
     """
-    cells = searched.router.route(query.vector, question).cells
+    cells = searched.router.route(query).cells
     hits: list[Hit] = []
     figures, is_found, done = [], [], 0
     absent = set(gone.tolist())

@@ -28,7 +28,7 @@ import psycopg
 import pyarrow as pa
 
 from acidburn_assets.adapters.encoder import load_encoder
-from acidburn_assets.adapters.object_store import FileStore, write_parquet
+from acidburn_assets.adapters.object_store import ObjectStore, open_store, write_parquet
 from acidburn_assets.adapters.postgres import (
     Load,
     PoolFacts,
@@ -41,7 +41,6 @@ from acidburn_assets.core import embeddings, keys, schemas
 from acidburn_assets.core.answers import Trail
 from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
 from acidburn_assets.core.labels import Heuristic
-from acidburn_assets.core.lexicon import LexiconAccumulator
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.term_weights import N_IDS
 from acidburn_assets.runtime.pools import SearchedPool
@@ -132,7 +131,7 @@ def measure(n_rows: int) -> Costs:
                 f"{free / 1e9:.0f} GB left; set TMPDIR to a folder with more room"
             )
         corpus = make_corpus(n_rows)
-        bucket = FileStore(Path(made, "bucket"))
+        bucket = open_store(Path(made, "bucket").as_uri())
         with served.server(Path(made, "postgres")) as (postgres, dsn):
             began = time.perf_counter()
             asked = load(postgres, bucket, corpus)
@@ -199,7 +198,7 @@ def long_passages() -> Iterator[str]:
                 yield " ".join(words[start : start + PASSAGE_WORDS])
 
 
-def load(postgres: Postgres, bucket: FileStore, corpus: Corpus) -> Asked:
+def load(postgres: Postgres, bucket: ObjectStore, corpus: Corpus) -> Asked:
     """Loads the pool as its assets would, and makes questions of it.
 
     Args:
@@ -213,16 +212,16 @@ def load(postgres: Postgres, bucket: FileStore, corpus: Corpus) -> Asked:
     text_of = random.integers(0, len(corpus.texts), n_rows)
     asked = np.sort(random.permutation(n_rows)[:N_QUESTIONS])
     facts = PoolFacts(POOL, "knowledge", card().fingerprint, card().name, DIM)
-    counted, vectors = LexiconAccumulator(), []
+    vectors, weighed = [], []
     for start in range(0, n_rows, SHARD_ROWS):
         rows = np.arange(start, min(start + SHARD_ROWS, n_rows))
         members = near(corpus.centres[cluster_of[rows]], random)
         vectors.append(near(members[asked[np.isin(asked, rows)] - start], random))
         terms = corpus.term_weights.take(pa.array(text_of[rows]))
-        counted.add(terms["terms"].combine_chunks().flatten().to_numpy(), len(rows))
+        weighed.append((cluster_of[rows].astype(np.int32), terms))
         load_shard(postgres, facts, corpus, rows, members, cluster_of[rows], text_of[rows], terms)
     put_map(bucket, facts, corpus)
-    served.put_lexicon(bucket, POOL, counted)
+    served.put_terms(bucket, POOL, weighed, n_cells=len(corpus.sizes))
     typical = np.argsort(np.abs(corpus.sizes - np.median(corpus.sizes)))
     typical = typical[: max(2 * N_CLUSTERS, len(typical) // 5)]
     return Asked(
@@ -287,7 +286,7 @@ def load_shard(
     )
 
 
-def put_map(bucket: FileStore, facts: PoolFacts, corpus: Corpus) -> None:
+def put_map(bucket: ObjectStore, facts: PoolFacts, corpus: Corpus) -> None:
     """Centroids and map of the pool: a cluster is one cell, and its medoid is its centroid."""
     n_clusters = len(corpus.sizes)
     ids = pa.array(range(n_clusters), pa.int32())
@@ -382,7 +381,7 @@ _SEARCH_PATH = "-c search_path=extensions,pg_catalog"
 
 
 def compare_layouts(
-    postgres: Postgres, dsn: str, bucket: FileStore, asked: Asked
+    postgres: Postgres, dsn: str, bucket: ObjectStore, asked: Asked
 ) -> list[dict[str, Any]]:
     """The ten best of four clusters, by the same statement over each layout."""
     searched = SearchedPool(bucket, postgres, card(), POOL)
@@ -413,7 +412,7 @@ def _four_clusters(score: str, layout: str) -> str:
     return f"{N_CLUSTERS} clusters, {score}: {layout}"
 
 
-def ask(postgres: Postgres, dsn: str, bucket: FileStore, asked: Asked) -> list[dict[str, Any]]:
+def ask(postgres: Postgres, dsn: str, bucket: ObjectStore, asked: Asked) -> list[dict[str, Any]]:
     """Through the product: passages of four clusters, and whole answers."""
     searched = SearchedPool(bucket, postgres, card(), POOL)
     queries = [

@@ -1,11 +1,11 @@
 """A collection put where a search finds it: a bucket in a folder, and a Postgres of its own.
 
 By the functions that the assets call, one after the other, without Dagster: fit, assign, exact
-centroids, keyless labels and the map, term weights and lexicon, vectors and texts in Postgres.
+centroids, keyless labels and the map, terms, vectors and texts in Postgres.
 Vectors come ready made.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from acidburn_assets.adapters import embedded_postgres
 from acidburn_assets.adapters.encoder import load_encoder
-from acidburn_assets.adapters.object_store import FileStore, ObjectStore, write_parquet
+from acidburn_assets.adapters.object_store import ObjectStore, open_store, write_parquet
 from acidburn_assets.adapters.postgres import (
     ClusterHeader,
     Load,
@@ -32,13 +32,14 @@ from acidburn_assets.adapters.postgres import (
 from acidburn_assets.core import cluster_map as mapping
 from acidburn_assets.core import embeddings, keys, schemas
 from acidburn_assets.core.assignments import assign
+from acidburn_assets.core.cell_terms import CellTermsAccumulator
 from acidburn_assets.core.centroids import CentroidAccumulator, MedoidAccumulator
 from acidburn_assets.core.cluster_map import ClusterFacts, ClusterMap
 from acidburn_assets.core.cluster_model import ClusterModel
 from acidburn_assets.core.datasets import PoolSettings
 from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
 from acidburn_assets.core.labels import ClusterSample, Passage, describe
-from acidburn_assets.core.lexicon import LexiconAccumulator
+from acidburn_assets.core.lexicon import Lexicon, LexiconAccumulator
 from acidburn_assets.runtime.pools import SearchedPool
 from acidburn_assets.runtime.search import Engine
 from benchmarks import evaluation, growth
@@ -75,7 +76,7 @@ class KnownVectors:
         return Encoded(np.stack([self._vectors[text] for text in texts]), 0, 0, 0.0)
 
     def embed_iter(
-        self, windows: Iterator[Sequence[str]], input_type: InputType
+        self, windows: Iterable[Sequence[str]], input_type: InputType
     ) -> Iterator[Encoded]:
         """See `Encoder`."""
         return (self.encode(texts, input_type) for texts in windows)
@@ -135,7 +136,7 @@ def serve(
         settings: of the fit; None: a pool's defaults.
     """
     settings = settings or PoolSettings()
-    store = FileStore(folder)
+    store = open_store(folder.as_uri())
     card = minilm_card()
     n_rows, dim = asked.vectors.shape
     facts = PoolFacts(asked.name, "knowledge", card.fingerprint, card.name, dim)
@@ -148,13 +149,12 @@ def serve(
     made = make_map(asked, facts, model, table, placed, centroids=(key, stored.sha256))
     store.put_bytes(keys.object_key(asked.name, "cluster_map", suffix=".json"), made.to_bytes())
     load_headers(postgres, facts, made, table)
-    counted, weighed = LexiconAccumulator(), []
+    weighed = []
     for start in range(0, n_rows, SHARD_ROWS):
         own = min(SHARD_ROWS, n_rows - start)
         chunks = passages(asked.texts[start : start + own], ids.slice(start, own), start)
         terms = evaluation.term_weights(chunks)
         weighed.append(terms)
-        counted.add(terms["terms"].combine_chunks().flatten().to_numpy(), own)
         vectors = asked.vectors[start : start + own]
         replace_chunk_embeddings(
             postgres,
@@ -175,14 +175,38 @@ def serve(
             term_weights=terms.to_batches(),
             store_text="postgres",
         )
-    put_lexicon(store, asked.name, counted)
-    return Served(asked, facts, store, len(model.cell_centroids), pa.concat_tables(weighed))
+    together = pa.concat_tables(weighed)
+    n_cells = len(model.cell_centroids)
+    put_terms(store, asked.name, [(placed["cell_id"].to_numpy(), together)], n_cells=n_cells)
+    return Served(asked, facts, store, n_cells, together)
 
 
-def put_lexicon(store: ObjectStore, pool: str, counted: LexiconAccumulator) -> None:
-    """As `P/lexicon` stores it."""
-    key = keys.object_key(pool, "lexicon", suffix=".parquet")
-    write_parquet(store, key, schemas.LEXICON, counted.finish().to_batches())
+def put_terms(
+    store: ObjectStore,
+    pool: str,
+    weighed: Sequence[tuple[np.ndarray, pa.Table]],
+    *,
+    n_cells: int,
+) -> None:
+    """Lexicon and terms of the cells, as `P/lexicon` and `P/cell_terms` store them.
+
+    Args:
+        store: the bucket.
+        pool: its name.
+        weighed: of each shard the cells of its chunks  # (n,) int32
+            and its terms, of `schemas.TERM_WEIGHTS`.
+        n_cells: of the pool.
+    """
+    counted = LexiconAccumulator()
+    for _, terms in weighed:
+        counted.add(terms["terms"].combine_chunks().flatten().to_numpy(), len(terms))
+    lexicon = counted.finish()
+    collected = CellTermsAccumulator(Lexicon(lexicon), n_cells)
+    for cell_ids, terms in weighed:
+        collected.add(cell_ids, terms)
+    for asset, table in (("lexicon", lexicon), ("cell_terms", collected.finish())):
+        key = keys.object_key(pool, asset, suffix=".parquet")
+        write_parquet(store, key, table.schema, table.to_batches())
 
 
 def exact_centroids(
