@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from acidburn_assets.adapters.encoder import load_encoder
 from acidburn_assets.adapters.object_store import ObjectStore, open_store, write_parquet
@@ -268,10 +269,23 @@ def load_shard(
 
     def chunks() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(rows), BATCH_ROWS):
-            part = slice(start, start + BATCH_ROWS)
-            texts = corpus.texts.take(pa.array(text_of[part])).to_pylist()
-            own = served.passages(texts, ids.slice(start, len(texts)), int(rows[start]))
-            yield from own.to_batches()
+            own = rows[start : start + BATCH_ROWS]
+            texts = corpus.texts.take(pa.array(text_of[start : start + BATCH_ROWS]))
+            zeros = np.zeros(len(own), np.int64)
+            yield pa.record_batch(
+                [
+                    ids.slice(start, len(own)),
+                    pc.cast(pa.array(own), pa.string()),
+                    pa.array(own),
+                    pa.array([""] * len(own)),
+                    pa.array(zeros, pa.int32()),
+                    pa.array(zeros),
+                    pc.cast(pc.utf8_length(texts), pa.int64()),
+                    pa.array(zeros, pa.int32()),
+                    texts,
+                ],
+                schema=schemas.CHUNKS,
+            )
 
     shard = keys.shard_key(int(rows[0]) // SHARD_ROWS)
     replace_chunk_embeddings(

@@ -7,6 +7,7 @@ Vectors come ready made.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,6 +107,7 @@ class Served(NamedTuple):
         return Engine(store=self.store, postgres=postgres, encoder=encoder, pool=self.facts.name)
 
 
+@cache
 def minilm_card() -> ModelCard:
     """Of the model that `evaluation.embed` uses."""
     return load_encoder("minilm", device="cpu").card
