@@ -96,6 +96,18 @@ class Settings(BaseSettings):
     acidburn_label_budget_usd: float = Field(5.0, ge=0)
     """Labelling stops before a call could pass this."""
 
+    # answers; no key: passages alone, nothing is written from them
+    acidburn_ask_model: str = ""
+    """That picks clusters and reviews passages; empty: ACIDBURN_LABEL_MODEL."""
+    acidburn_ask_usd_per_question: float = Field(0.1, ge=0)
+    """No call is sent that could pass this for its question."""
+    acidburn_ask_budget_usd: float = Field(2.0, ge=0)
+    """No call is sent that could pass this in one day of UTC; 0: none ever is."""
+    acidburn_ask_pick_seconds: float = Field(4.0, gt=0)
+    """How long a question waits for the model to pick clusters; then it goes without."""
+    acidburn_ask_review_seconds: float = Field(30.0, gt=0)
+    """The same for the review of its passages."""
+
     # healing
     acidburn_healing_seconds: int = Field(15, ge=5)
     """Between two looks at the whole graph."""
@@ -135,6 +147,11 @@ class Settings(BaseSettings):
             "supabase": self.acidburn_postgres_runs,
             "labels": 1,  # its budget is counted within one run
         }
+
+    @property
+    def ask_model(self) -> str:
+        """The model that advises the query engine."""
+        return self.acidburn_ask_model or self.acidburn_label_model
 
     @property
     def home(self) -> Path:

@@ -14,6 +14,7 @@ instruction that nothing between the markers is an instruction.
 import asyncio
 import hashlib
 import json
+import math
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from acidburn_assets.adapters.language_model import (
     PRICES,
+    TICKS_PER_USD,
     AnswerCache,
     Bill,
     Form,
@@ -36,8 +38,6 @@ from acidburn_assets.adapters.language_model import (
     Session,
     first_error,
     n_bytes,
-    to_ticks,
-    to_usd,
 )
 from acidburn_assets.core.cluster_map import MAX_SUMMARY_CHARS, Label
 from acidburn_assets.core.errors import AcidburnError, ModelError, ServiceUnavailable
@@ -427,7 +427,9 @@ class _Purse:
             )
         self._reserved = reserved
         page = _Page(
-            settled_usd=self._worker.settled_usd, reserved_usd=to_usd(reserved), key=self._key
+            settled_usd=self._worker.settled_usd,
+            reserved_usd=reserved / TICKS_PER_USD,
+            key=self._key,
         )
         is_noted = False
         try:
@@ -447,7 +449,7 @@ class _Ledger:
     """Keeps spending under a budget; exact, in ticks."""
 
     def __init__(self, budget_usd: float) -> None:
-        self._budget = int(budget_usd * to_ticks(1.0))
+        self._budget = int(budget_usd * TICKS_PER_USD)
         self._spent = 0
         self._reserved = 0
         self._overrun = 1.0
@@ -455,11 +457,11 @@ class _Ledger:
 
     @property
     def spent_usd(self) -> float:
-        return to_usd(self._spent)
+        return self._spent / TICKS_PER_USD
 
     def carry(self, usd: float) -> None:
         """Books what earlier attempts spent."""
-        self._spent += to_ticks(usd)
+        self._spent += math.ceil(usd * TICKS_PER_USD)
 
     async def reserve(self, worst_usd: float) -> int | None:
         """Sets ticks aside for a call; None where they will never fit.
@@ -467,7 +469,7 @@ class _Ledger:
         Waits while calls in flight hold what may be given back.
         """
         while True:
-            wanted = to_ticks(worst_usd * self._overrun)
+            wanted = math.ceil(worst_usd * self._overrun * TICKS_PER_USD)
             if self._spent + self._reserved + wanted <= self._budget:
                 self._reserved += wanted
                 return wanted
@@ -481,7 +483,7 @@ class _Ledger:
         A bill above its reservation, of a service that does not keep to the output limit, raises
         all later reservations by as much.
         """
-        cost = round(usd * to_ticks(1.0))
+        cost = round(usd * TICKS_PER_USD)
         self._reserved -= reserved
         self._spent += cost
         if cost > reserved > 0:

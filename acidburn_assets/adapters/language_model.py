@@ -9,12 +9,12 @@ way that may pass is repeated.
 
 import asyncio
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -36,7 +36,7 @@ _REASONING_TOKENS = 1_600
 _MAX_TRIES = 4
 _MAX_WAIT_SECONDS = 120.0
 
-_TICKS_PER_USD = 10**10
+TICKS_PER_USD = 10**10
 """xAI bills in ticks. Source: docs.x.ai, Cost Tracking, October 2026."""
 
 Messages = list[dict[str, str]]
@@ -79,16 +79,6 @@ output: with the default effort of grok-4.5 to 4.7, high, they cost more than ev
 together.
 Source: docs.x.ai, Models, October 2026; github.com/neavo/LinguaGacha issue 771.
 """
-
-
-def to_ticks(usd: float) -> int:
-    """Dollars as xAI counts them, rounded up."""
-    return math.ceil(usd * _TICKS_PER_USD)
-
-
-def to_usd(ticks: int) -> float:
-    """What `to_ticks` counted, in dollars."""
-    return ticks / _TICKS_PER_USD
 
 
 # ---- what came of it ------------------------------------------------------------------------
@@ -237,10 +227,11 @@ class LanguageModel:
             retry_seconds: of the first pause before a call is repeated; each further one doubles.
 
         Raises:
-            ConfigError: there is no key, or no price for the model.
+            ConfigError: there is no key, no such URL, or no price for the model.
         """
         if not api_key.get_secret_value():
             raise ConfigError("no API key for a language model; set XAI_API_KEY, or do without one")
+        _check_url(base_url)
         price = _by_pattern(prices, model)
         if price is None:
             raise ConfigError(
@@ -387,6 +378,24 @@ class LanguageModel:
         if status in (408, 409, 429) or status >= 500:
             return _Again(f"HTTP {status}", pause_seconds=retry_after_seconds(error))
         return NoAnswer(f"HTTP {status}: {quoted}")
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        has_password = parts.username is not None or parts.password is not None
+    except ValueError:  # brackets that do not match
+        is_usable = has_password = False
+    if has_password:
+        raise ConfigError(
+            "ACIDBURN_LABEL_BASE_URL holds credentials, and URLs are shown; set XAI_API_KEY instead"
+        )
+    if not is_usable:
+        raise ConfigError(
+            f"ACIDBURN_LABEL_BASE_URL is {url!r}, no URL of a service; it looks like "
+            "https://api.x.ai/v1"
+        )
 
 
 def _by_pattern(table: Mapping[str, Entry], model: str) -> Entry | None:
@@ -669,7 +678,7 @@ def _bill(completion: _Completion, price: Price) -> Bill | None:
         n_output = max(usage.completion_tokens, usage.total_tokens - usage.prompt_tokens)
     n_cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
     if usage.cost_in_usd_ticks is not None:
-        usd = usage.cost_in_usd_ticks / _TICKS_PER_USD
+        usd = usage.cost_in_usd_ticks / TICKS_PER_USD
     else:
         usd = (
             max(0, usage.prompt_tokens - n_cached) * price.input

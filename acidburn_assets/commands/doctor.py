@@ -60,6 +60,7 @@ def examine(configured: Settings) -> list[Finding]:
         "model": _model,
         "device": _device,
         "labels": _labels,
+        "answers": _answers,
     }
     return [_try(name, check, configured) for name, check in checks.items()]
 
@@ -134,6 +135,21 @@ def _labels(configured: Settings) -> str:
     return (
         f"{configured.acidburn_label_model} at {configured.acidburn_label_base_url}, at most "
         f"${configured.acidburn_label_budget_usd:.2f} a run"
+    )
+
+
+def _answers(configured: Settings) -> str:
+    if not configured.xai_api_key.get_secret_value():
+        return "keyless (no XAI_API_KEY): passages and how sure they are, free"
+    advisor = backends.open_advisor(configured)
+    if advisor is None:
+        return "keyless (ACIDBURN_ASK_BUDGET_USD is 0): passages and how sure they are, free"
+    advisor.check_model()
+    spent_usd = backends.open_spending(configured).spent_usd()
+    return (
+        f"{advisor.model} at {configured.acidburn_label_base_url}, at most "
+        f"${configured.acidburn_ask_usd_per_question:.2f} a question and "
+        f"${configured.acidburn_ask_budget_usd:.2f} a day, of which ${spent_usd:.4f} are spent"
     )
 
 

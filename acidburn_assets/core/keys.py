@@ -54,6 +54,10 @@ PARTS_FOLDER = "_parts/"
 """Finished work of shards that are not finished; no dataset's name begins with `_`."""
 
 
+ANSWERS_FOLDER = "_answers/"
+"""Answers of a paid model, by content address; no dataset's name begins with `_`."""
+
+
 FAILURES_FOLDER = "_failures/"
 """What failed and why, since it was last made."""
 

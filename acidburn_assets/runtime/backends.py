@@ -20,13 +20,17 @@ from acidburn_assets.adapters import (
 )
 from acidburn_assets.adapters import encoder as encoders
 from acidburn_assets.adapters import tokenizer as tokenizers
+from acidburn_assets.adapters.advisor import PaidAdvisor
 from acidburn_assets.adapters.chunker import Chunker
 from acidburn_assets.adapters.embedding_server import Server
 from acidburn_assets.adapters.encoder import Dtype
 from acidburn_assets.adapters.labeler import Labeler
+from acidburn_assets.adapters.language_model import LanguageModel
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, migrate
 from acidburn_assets.adapters.sources import Source
+from acidburn_assets.adapters.spending import Spending
+from acidburn_assets.core import keys
 from acidburn_assets.core.chunks import Tokenizer
 from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.embeddings import Encoder, ModelCard
@@ -292,4 +296,46 @@ def make_labeler(settings: Settings, store: ObjectStore, pool: str) -> Labeler |
         budget_usd=settings.acidburn_label_budget_usd,
         cache=ObjectCache(store, f"{pool}/labels"),
         journal=label_journal(store, pool),
+    )
+
+
+def open_spending(settings: Settings) -> Spending:
+    """What the answers of a day cost, of all who answer from this state folder."""
+    return Spending(
+        settings.home / "spending",
+        usd_per_day=settings.acidburn_ask_budget_usd,
+        setting="ACIDBURN_ASK_BUDGET_USD",
+    )
+
+
+def open_advisor(settings: Settings, store: ObjectStore | None = None) -> PaidAdvisor | None:
+    """The language model that advises the query engine, or None without a key or a budget.
+
+    Nothing is sent yet. Whoever opens it closes it.
+
+    Args:
+        settings: key, model, budget and patience.
+        store: where answers are cached; None: the one that the settings name.
+
+    Raises:
+        ConfigError: the URL cannot be used, or no price is known for the model.
+    """
+    if not settings.xai_api_key.get_secret_value() or not settings.acidburn_ask_budget_usd:
+        return None
+    if store is None:
+        store = open_store(settings, patience_seconds=TERMINAL_PATIENCE_SECONDS)
+    return PaidAdvisor(
+        LanguageModel(
+            settings.xai_api_key,
+            base_url=settings.acidburn_label_base_url,
+            model=settings.ask_model,
+            model_setting=(
+                "ACIDBURN_ASK_MODEL" if settings.acidburn_ask_model else "ACIDBURN_LABEL_MODEL"
+            ),
+            timeout_seconds=settings.acidburn_ask_review_seconds,
+        ),
+        cache=ObjectCache(store, keys.ANSWERS_FOLDER.removesuffix("/")),
+        spending=open_spending(settings),
+        pick_seconds=settings.acidburn_ask_pick_seconds,
+        review_seconds=settings.acidburn_ask_review_seconds,
     )

@@ -8,7 +8,9 @@ import pytest
 from acidburn_assets_tests.s3_server import BUCKET, S3Key
 from acidburn_assets_tests.worlds import World, acidburn
 
-CHECKS = ["registry", "state folder", "object store", "Postgres", "model", "device", "labels"]
+CHECKS = [
+    "registry", "state folder", "object store", "Postgres", "model", "device", "labels", "answers",
+]  # fmt: skip
 
 
 def examine() -> tuple[int, dict[str, dict[str, object]]]:
