@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-_CITATION = re.compile(r"[\[【]\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*[\]】]")
+_CITATION = re.compile(r"`[^`]*`|[\[【]\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*[\]】]")
 
 
 class Cited(NamedTuple):
@@ -26,6 +26,8 @@ def keep(text: str, allowed: Collection[int]) -> Cited:
     removed: dict[int, None] = {}
 
     def replace(found: re.Match[str]) -> str:
+        if found[1] is None:  # code, where brackets are an index
+            return found[0]
         kept = []
         for number in map(int, re.split(r"\s*[,;]\s*", found[1])):
             if number in allowed:

@@ -28,7 +28,8 @@ _WITH_CONTENT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.I | re.S)
 _TAG_LIKE = re.compile(r"<(?=[a-z/!?])([^<>]*)>?", re.I)
 _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:[^()]|\([^()]*\)){0,500}\)")
 _ADDRESS = re.compile(
-    r"<?\b(?:[a-z][a-z0-9+.-]{0,20}://|www\.|(?:mailto|javascript|vbscript|data|file|tel):(?=\S))"
+    r"<?(?:[a-z][a-z0-9+.-]{0,20}://"
+    r"|\bwww\.|\b(?:mailto|javascript|vbscript|data|file|tel):(?=\S))"
     r"[^\s<>\"'`)\]}]*>?",
     re.I,
 )
@@ -58,8 +59,7 @@ def plain(text: str) -> str:
     Angle brackets that look like another tag become ‹ ›, so that the text is inert wherever it is
     shown.
     """
-    lines = [" ".join(printable(line).split()) for line in text.splitlines()]
-    shown = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    shown = "\n".join(printable(line) for line in text.splitlines())
     before = None
     while before != shown:  # what is left may make a tag or a link anew
         before = shown
@@ -67,7 +67,8 @@ def plain(text: str) -> str:
         shown = _ADDRESS.sub(LINK_LEFT_OUT, shown)
         shown = _HTML.sub("", _WITH_CONTENT.sub("", shown))
     shown = _TAG_LIKE.sub(lambda found: f"‹{found[1]}" + "›" * found[0].endswith(">"), shown)
-    return re.sub(r"[ ]{2,}", " ", shown).strip()
+    lines = "\n".join(" ".join(line.split()) for line in shown.split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", lines).strip()
 
 
 def _words_of(link: re.Match[str]) -> str:
