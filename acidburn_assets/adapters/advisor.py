@@ -219,25 +219,33 @@ class _Desk:
             target=self._loop.run_forever, name="acidburn-advisor", daemon=True
         )
         self._thread.start()
+        self._door = threading.Lock()
+        self._is_closed = False
 
     def ask(
         self, inquiry: Inquiry[Value], cap_usd: float, seconds: float
     ) -> tuple[Value | None, tuple[ModelCall, ...]]:
         """Waits for an answer; called from threads of those who ask."""
-        future = asyncio.run_coroutine_threadsafe(
-            self._consult(inquiry, cap_usd, seconds), self._loop
-        )
+        interrupted = (_unsent(inquiry, self._model, "interrupted"),)
+        with self._door:
+            if self._is_closed:  # since the caller opened it
+                return None, interrupted
+            future = asyncio.run_coroutine_threadsafe(
+                self._consult(inquiry, cap_usd, seconds), self._loop
+            )
         try:
             return future.result()
         except CancelledError:  # closed while it was asked
-            return None, (_unsent(inquiry, self._model, "interrupted"),)
+            return None, interrupted
         finally:
             future.cancel()  # where this thread was interrupted
 
     def close(self) -> None:
         """Ends everything; a second call does nothing."""
-        if not self._thread.is_alive():  # also in a process that was forked
-            return
+        with self._door:
+            if self._is_closed or not self._thread.is_alive():  # in a process that was forked
+                return
+            self._is_closed = True
 
         async def end() -> None:
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -305,8 +313,10 @@ class _Desk:
         if not purse.calls:
             return (_unsent(inquiry, self._model, "not sent: no place was free in time"),)
         last = purse.calls[-1].outcome
-        is_plain = last in (_ANSWERED, "interrupted") or isinstance(error, TimeoutError)
-        return _ending(purse.calls, said if is_plain else f"{last}: {said}")
+        if last == _ANSWERED or isinstance(error, TimeoutError):
+            return _ending(purse.calls, said)
+        says_more = not isinstance(error, NoAnswer) or error.is_refusal
+        return _ending(purse.calls, f"{last}: {said}" if says_more else last)
 
     def _key(self, inquiry: Inquiry[Any]) -> str:
         """Content address of an answer: all that decides it.
@@ -495,7 +505,9 @@ def _in_words(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, NoAnswer) and error.is_refusal:
         return "it was refused"
-    return "no answer" if isinstance(error, NoAnswer) and error.is_transient else "malformed answer"
+    if isinstance(error, NoAnswer) and error.is_transient:
+        return "the service fails"
+    return "malformed answer"
 
 
 def _unsent(inquiry: Inquiry[Any], model: LanguageModel, outcome: str) -> ModelCall:

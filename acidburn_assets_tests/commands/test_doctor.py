@@ -1,10 +1,12 @@
 """`acidburn doctor`: which back end is unusable, and how to mend it."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from acidburn_assets_tests.label_service import Service
 from acidburn_assets_tests.s3_server import BUCKET, S3Key
 from acidburn_assets_tests.worlds import World, acidburn
 
@@ -33,6 +35,7 @@ def test_all_is_well_where_nothing_is_wrong(world: World) -> None:
     assert "3 datasets" in str(findings["registry"]["remark"])
     assert "384-d" in str(findings["model"]["remark"])
     assert "keyless" in str(findings["labels"]["remark"])
+    assert "keyless" in str(findings["answers"]["remark"])
 
 
 def test_a_look_leaves_no_object(blank_world: World) -> None:
@@ -127,3 +130,27 @@ def test_an_embedding_server_that_is_away_is_named(
     assert (code, unusable(findings)) == (1, ["device"])
     remark = str(findings["device"]["remark"])
     assert "the embedding server at http://127.0.0.1:1/v1 does not answer: no connection" in remark
+
+
+def test_a_model_that_advises_is_asked_for_and_what_it_may_cost_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service()
+    with closing(service):
+        monkeypatch.setenv("XAI_API_KEY", "xai-5ecr3t")
+        monkeypatch.setenv("ACIDBURN_LABEL_BASE_URL", service.url)
+        code, findings = examine()
+        assert code == 0, findings
+        assert "at most $0.10 a question and $2.00 a day, of which $0.0000 are spent" in str(
+            findings["answers"]["remark"]
+        )
+        monkeypatch.setenv("ACIDBURN_ASK_MODEL", "grok-4.7")
+        code, findings = examine()
+        assert (code, unusable(findings)) == (1, ["answers"])
+        assert "check ACIDBURN_ASK_MODEL" in str(findings["answers"]["remark"])
+        assert "xai-5ecr3t" not in str(findings)
+        assert service.requests == []
+        monkeypatch.setenv("ACIDBURN_ASK_BUDGET_USD", "0")
+        code, findings = examine()
+        assert code == 0
+        assert "ACIDBURN_ASK_BUDGET_USD is 0" in str(findings["answers"]["remark"])

@@ -1,5 +1,6 @@
 """Settings made into objects: which back end they name, and what is opened only once."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from acidburn_assets.adapters import sources
 from acidburn_assets.adapters.object_store import open_store
 from acidburn_assets.adapters.object_store.file import FileStore
 from acidburn_assets.adapters.object_store.s3 import S3Store
+from acidburn_assets.core.answers import Card
 from acidburn_assets.core.datasets import Dataset
 from acidburn_assets.core.errors import ConfigError
 from acidburn_assets.runtime import backends
 from acidburn_assets_tests.adapters import embedding_service
+from acidburn_assets_tests.label_service import Service, always, completion
 
 HUB = Dataset(
     name="books", source="huggingface", path="someone/books", licence="MIT",
@@ -168,6 +171,50 @@ def test_there_is_no_labeler_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_
     assert labeler is not None
     assert labeler.model == "grok-4.5"
     assert "xai-key" not in repr(labeler)
+
+
+def test_there_is_no_advisor_without_a_key_or_dollars(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACIDBURN_HOME", str(tmp_path / "home"))
+    assert backends.open_advisor(settings.load()) is None
+    current = configured(monkeypatch, XAI_API_KEY="xai-key", ACIDBURN_LABEL_MODEL="grok-4.5")
+    advisor = backends.open_advisor(current)
+    assert advisor is not None
+    assert advisor.model == "grok-4.5"
+    assert "xai-key" not in repr((advisor, vars(advisor)))
+    named = backends.open_advisor(configured(monkeypatch, ACIDBURN_ASK_MODEL="grok-4.7"))
+    assert named is not None
+    assert named.model == "grok-4.7"
+    assert backends.open_advisor(configured(monkeypatch, ACIDBURN_ASK_BUDGET_USD="0")) is None
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_advisor_keeps_its_answers_in_the_store_and_its_spending_in_the_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    service = Service()
+    with closing(service):
+        service.behave = always(completion('{"clusters": ["c01"]}'))
+        current = configured(
+            monkeypatch,
+            ACIDBURN_HOME=str(tmp_path),
+            XAI_API_KEY="xai-key",
+            ACIDBURN_LABEL_BASE_URL=service.url,
+        )
+        for is_cached in (False, True):
+            advisor = backends.open_advisor(current)
+            assert advisor is not None
+            with closing(advisor):
+                picked = advisor.pick("why?", [Card(7, "Masks", "", [])], cap_usd=0.1)
+            assert picked.cluster_ids == (7,)
+            assert [call.is_cached for call in picked.calls] == [is_cached]
+        assert len(service.requests) == 1
+        listed = [listed.key for listed in backends.open_store(current).list("")]
+        assert len(listed) == 1
+        assert listed[0].startswith("_answers/")
+        assert len(list((tmp_path / "spending").glob("????-??-??.jsonl"))) == 1
+        assert backends.open_spending(current).spent_usd() == pytest.approx(0.001)
 
 
 def test_answers_are_kept_as_objects_of_their_pool(tmp_path: Path) -> None:
