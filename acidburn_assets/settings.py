@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     acidburn_label_model: str = "grok-4.3"
     acidburn_label_budget_usd: float = Field(5.0, ge=0)
     """Labelling stops before a call could pass this."""
+    acidburn_prices: str = ""
+    """Of models that are not known, or by now cost something else: see `read_prices`."""
 
     # answers; no key: passages alone, nothing is written from them
     acidburn_ask_model: str = ""

@@ -81,6 +81,29 @@ Source: docs.x.ai, Models, October 2026; github.com/neavo/LinguaGacha issue 771.
 """
 
 
+def read_prices(text: str) -> dict[str, Price]:
+    """Prices that a person set, before those that are known.
+
+    Args:
+        text: `pattern=input/cached input/output`, or with `/refusal` behind it, separated by
+            commas: `grok-5*=3/0.75/15/0.05, qwen3=0/0/0`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    prices = {}
+    for entry in filter(None, (entry.strip() for entry in text.split(","))):
+        pattern, _, usd = entry.partition("=")
+        if not pattern.strip() or not re.fullmatch(r"\d+(\.\d+)?(/\d+(\.\d+)?){2,3}", usd.strip()):
+            raise ConfigError(
+                f"ACIDBURN_PRICES has {entry!r}; it must be MODEL=INPUT/CACHED/OUTPUT in USD per "
+                "million tokens, such as grok-4.3*=1.25/0.20/2.50, and /FEE where a refused "
+                "request costs one"
+            )
+        prices[pattern.strip()] = Price(*map(float, usd.split("/")))
+    return prices | {pattern: PRICES[pattern] for pattern in PRICES if pattern not in prices}
+
+
 # ---- what came of it ------------------------------------------------------------------------
 
 
@@ -236,7 +259,8 @@ class LanguageModel:
         if price is None:
             raise ConfigError(
                 f"no price is known for the model {model!r}, so its cost cannot be capped; "
-                f"known are {sorted(prices)}. Pass its USD per million tokens as `prices`"
+                f"known are {sorted(prices)}. Set ACIDBURN_PRICES to its USD per million tokens: "
+                f"{model}=input/cached input/output"
             )
         self.name = model
         self.price: Price = price

@@ -25,7 +25,7 @@ from acidburn_assets.adapters.chunker import Chunker
 from acidburn_assets.adapters.embedding_server import Server
 from acidburn_assets.adapters.encoder import Dtype
 from acidburn_assets.adapters.labeler import Labeler
-from acidburn_assets.adapters.language_model import LanguageModel
+from acidburn_assets.adapters.language_model import LanguageModel, read_prices
 from acidburn_assets.adapters.object_store import ObjectStore
 from acidburn_assets.adapters.postgres import Postgres, conninfo_from_parts, migrate
 from acidburn_assets.adapters.sources import Source
@@ -296,6 +296,7 @@ def make_labeler(settings: Settings, store: ObjectStore, pool: str) -> Labeler |
         budget_usd=settings.acidburn_label_budget_usd,
         cache=ObjectCache(store, f"{pool}/labels"),
         journal=label_journal(store, pool),
+        prices=read_prices(settings.acidburn_prices),
     )
 
 
@@ -332,6 +333,7 @@ def open_advisor(settings: Settings, store: ObjectStore | None = None) -> PaidAd
             model_setting=(
                 "ACIDBURN_ASK_MODEL" if settings.acidburn_ask_model else "ACIDBURN_LABEL_MODEL"
             ),
+            prices=read_prices(settings.acidburn_prices),
             timeout_seconds=settings.acidburn_ask_review_seconds,
         ),
         cache=ObjectCache(store, keys.ANSWERS_FOLDER.removesuffix("/")),

@@ -336,6 +336,19 @@ def test_a_call_that_could_pass_the_question_s_dollars_is_not_sent(
     assert len(service.requests) == 2
 
 
+def test_what_the_first_answer_cost_is_not_there_for_mending_it(
+    bench: Bench, service: Service
+) -> None:
+    service.behave = always(completion("no JSON", usd=0.001))
+    short = [card._replace(summary="") for card in CARDS]
+    pick(bench.make(), cards=short)
+    worst_usd = worst_of(bench)  # of the second call, which is the dearer one
+    picked = pick(bench.make(), cards=short, cap_usd=worst_usd + 0.0009)
+    assert outcomes(picked) == ["answered", "not sent: it could cost more than a question may"]
+    picked = pick(bench.make(), cards=short, cap_usd=worst_usd + 0.0011)
+    assert outcomes(picked) == ["answered", "malformed answer"]
+
+
 def test_the_fee_of_a_refusal_is_part_of_what_a_call_can_cost(
     bench: Bench, service: Service
 ) -> None:
@@ -629,11 +642,14 @@ def test_an_answer_that_is_no_completion_is_told(bench: Bench, service: Service,
     assert outcomes(pick(bench.make())) == ["unreadable answer"]
 
 
-def test_a_model_that_refuses_is_told(bench: Bench, service: Service) -> None:
+def test_a_model_that_refuses_is_told(
+    bench: Bench, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = completion()
-    answer.body["choices"][0]["message"] = {"role": "assistant", "refusal": "I would rather not."}
+    answer.body["choices"][0]["message"] = {"role": "assistant", "refusal": f"Not with {KEY}."}
     service.behave = always(answer)
     assert outcomes(pick(bench.make())) == ["it was refused"]
+    assert "the model refused: Not with ***." in caplog.text
 
 
 def test_who_finds_no_place_in_time_is_told_and_pays_nothing(

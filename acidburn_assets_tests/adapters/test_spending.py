@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -100,51 +100,52 @@ def test_a_bill_above_its_worst_makes_later_calls_count_for_more(tmp_path: Path)
         again.reserve(0.05, purpose="pick", model="grok-4.3")
 
 
+_SPENDS_ALL = """
+import sys, time
+from pathlib import Path
+from acidburn_assets_tests.adapters.test_spending import make_spending, spend_all
+
+folder = Path(sys.argv[1])
+print("ready", flush=True)
+while not (folder / "go").exists():
+    time.sleep(0.001)
+print(spend_all(make_spending(folder)))
+"""
+
+
+def spend_all(spending: Spending) -> int:
+    """How many calls a day's limit allows."""
+    n_calls = 0
+    try:
+        while True:
+            spend(spending, 0.001, 0.0005)
+            n_calls += 1
+    except BudgetError:
+        return n_calls
+
+
 def test_threads_and_processes_never_pass_the_limit_together(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from acidburn_assets.core.errors import BudgetError\n"
-        "from acidburn_assets_tests.adapters.test_spending import make_spending, spend\n"
-        "spending = make_spending(Path(sys.argv[1]))\n"
-        "n = 0\n"
-        "try:\n"
-        "    while True:\n"
-        "        spend(spending, 0.01, 0.004)\n"
-        "        n += 1\n"
-        "except BudgetError:\n"
-        "    print(n)\n"
-    )
     others = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path)],
+            [sys.executable, "-c", _SPENDS_ALL, str(tmp_path)],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
+    for other in others:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
     spending = make_spending(tmp_path)
-    counts: list[int] = []
-
-    def spend_all() -> None:
-        n = 0
-        try:
-            while True:
-                spend(spending, 0.01, 0.004)
-                n += 1
-        except BudgetError:
-            counts.append(n)
-
-    threads = [threading.Thread(target=spend_all) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    n_elsewhere = [int(other.communicate(timeout=60)[0]) for other in others]
-    assert len(counts) == 2
+    with ThreadPoolExecutor(2) as threads:
+        (tmp_path / "go").touch()
+        counts = list(threads.map(spend_all, [spending, spending]))
+    counts += [int(other.communicate(timeout=60)[0]) for other in others]
+    assert min(counts) > 0  # all of them at once
     spent = make_spending(tmp_path).spent_usd()
-    assert spent == pytest.approx(0.004 * (sum(counts) + sum(n_elsewhere)))
-    assert 0.99 < spent <= 1.0
+    assert spent == pytest.approx(0.0005 * sum(counts))
+    assert 0.996 < spent <= 1.0
 
 
 def test_lines_tell_when_what_and_how_much_and_nothing_else(tmp_path: Path) -> None:

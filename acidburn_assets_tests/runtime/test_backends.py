@@ -190,6 +190,23 @@ def test_there_is_no_advisor_without_a_key_or_dollars(
     assert not (tmp_path / "home").exists()
 
 
+def test_a_model_that_is_not_known_is_asked_where_its_price_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACIDBURN_HOME", str(tmp_path))
+    store = open_store(tmp_path.as_uri())
+    current = configured(monkeypatch, XAI_API_KEY="xai-key", ACIDBURN_LABEL_MODEL="qwen3-32b")
+    for open_model in (
+        lambda current: backends.make_labeler(current, store, "library"),
+        backends.open_advisor,
+    ):
+        with pytest.raises(ConfigError, match=r"'qwen3-32b'.*ACIDBURN_PRICES"):
+            open_model(current)
+    priced = configured(monkeypatch, ACIDBURN_PRICES="qwen3*=0.1/0.1/0.3")
+    assert backends.make_labeler(priced, store, "library") is not None
+    assert backends.open_advisor(priced) is not None
+
+
 def test_an_advisor_keeps_its_answers_in_the_store_and_its_spending_in_the_home(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
