@@ -125,6 +125,37 @@ class Settings(BaseSettings):
     acidburn_postgres_runs: int = Field(2, ge=1)
     """Most runs at once that chunk or cluster, embed, load."""
 
+    # serve
+    acidburn_serve_token: SecretStr = SecretStr("")
+    """What callers of `acidburn serve` must know; empty: nobody beyond this machine is let in."""
+    acidburn_serve_hosts: str = ""
+    """Names that the service is called by, with commas between them, besides this machine's own;
+    empty and beyond loopback: any."""
+    acidburn_serve_proxies: str = ""
+    """Addresses of reverse proxies whose X-Forwarded-For is believed, with commas between them."""
+    acidburn_serve_body_bytes: int = Field(65_536, ge=1_024)
+    """Of a request. Chosen: the longest question with every letter escaped is half of it."""
+    acidburn_serve_question_chars: int = Field(4_000, ge=1)
+    """Chosen: what a model of 1,024 tokens reads of English; the model's own limit holds too."""
+    acidburn_serve_per_minute: int = Field(60, ge=0)
+    """Questions of one client, at most, and so many at once where it was silent; 0: any number.
+    Chosen: more than a person reads."""
+    acidburn_serve_at_once: int = Field(4, ge=1)
+    """Questions that are worked on at once. Chosen: one search holds one connection to Postgres
+    and one core of it."""
+    acidburn_serve_waiting: int = Field(64, ge=0)
+    """Questions that wait for their turn, at most; the next are refused. Chosen: at 0.1 s each and
+    four at once the last one waits under two seconds."""
+    acidburn_serve_timeout_seconds: float = Field(60.0, gt=0)
+    """After which a caller is told that it took too long, its waiting counted. Chosen: as long as
+    one search in Postgres may take."""
+    acidburn_serve_scanned: int = Field(100_000, ge=1)
+    """Passages that one question may be compared with, whatever it asks for. Chosen: five times
+    what is looked at unasked."""
+    acidburn_serve_refresh_seconds: float = Field(15.0, gt=0)
+    """Between two looks whether a pool was made anew. Chosen: four heads of objects and one
+    query each; a bucket bills 0.7 million heads a month, at B2 about 0.28 USD."""
+
     @field_validator("acidburn_device")
     @classmethod
     def _is_device(cls, device: str) -> str:

@@ -50,6 +50,7 @@ SECRETS = {
     "XAI_API_KEY": "xai-s3cretLabelKey",
     "HF_TOKEN": "hf_s3cretHubToken",
     "ACIDBURN_EMBEDDINGS_KEY": "emb-s3cretServerKey",
+    "ACIDBURN_SERVE_TOKEN": "serve-s3cretCallersToken",
 }
 """Values that nothing may write or show."""
 

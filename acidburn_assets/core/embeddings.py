@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from acidburn_assets.core import schemas
-from acidburn_assets.core.errors import ConfigError, ModelError, SchemaError
+from acidburn_assets.core.errors import ModelError, QuestionError, SchemaError
 from acidburn_assets.core.records import Record
 
 ENCODER_VERSION = 1
@@ -95,7 +95,7 @@ class Encoder(Protocol):
 
         Raises:
             ModelError: a document is longer than the model reads; nothing is truncated.
-            ConfigError: a query is.
+            QuestionError: a query is.
         """
         ...
 
@@ -241,7 +241,7 @@ def refuse_long(n_tokens: np.ndarray, input_type: InputType, *, model: str, limi
 
     Raises:
         ModelError: a document is too long.
-        ConfigError: a query is.
+        QuestionError: a query is.
     """
     too_long = np.flatnonzero(n_tokens > limit)
     if not len(too_long):
@@ -249,7 +249,9 @@ def refuse_long(n_tokens: np.ndarray, input_type: InputType, *, model: str, limi
     row = int(too_long[0])
     which = f"{input_type} {row} of {len(n_tokens)} has {n_tokens[row]} tokens"
     if input_type == "query":
-        raise ConfigError(f"{which}, {model!r} reads {limit}; shorten the query")
+        if len(n_tokens) == 1:  # told to whoever asked: no index, and no name that may be a path
+            which = f"the question has {n_tokens[row]:,} tokens"
+        raise QuestionError(f"{which}, and the model reads {limit:,}; shorten it")
     raise ModelError(
         f"{which}, {model!r} reads {limit}; materialize its chunks with this model's tokenizer"
     )

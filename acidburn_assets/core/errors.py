@@ -9,6 +9,7 @@
     │   └── ProcessLost           a process or device that worked for us is gone
     └── PermanentError            retrying changes nothing: a person must mend something
         ├── ConfigError           a setting, datasets.yaml or a command's argument is wrong
+        │   └── QuestionError     a question cannot be asked as it is
         ├── SourceError           a dataset cannot be read as it is declared
         │   └── SourceChanged     a dataset is no longer what was planned
         ├── StoreError            the object store refused
@@ -59,6 +60,11 @@ class PermanentError(AcidburnError):
 
 class ConfigError(PermanentError):
     """A setting, datasets.yaml or a command's argument is wrong."""
+
+
+class QuestionError(ConfigError):
+    """A question cannot be asked as it is. Its message is shown to whoever asked, and names
+    nothing of how Acidburn is set up."""
 
 
 class SourceError(PermanentError):

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from acidburn_assets.core import projection
+from acidburn_assets.core import projection, schemas
 from acidburn_assets.core.cluster_map import Card, ClusterMap, DatasetTerms, Group
 from acidburn_assets.core.errors import SchemaError
 
@@ -96,6 +97,62 @@ def describe(
             "is_noise": _packed(is_noise, "u1"),
             "dataset": _packed(owners, "<u2"),
             "document": _packed(document, "<u4"),
+        },
+    }
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+OUTLINE_ID_BYTES = 6
+"""Of a chunk's id in an outline: two of a map's 20,000 share them once in a million maps."""
+
+
+def outline(table: pa.Table | None, cluster_map: ClusterMap) -> bytes:
+    """What the search page draws beside an answer, as JSON: every cluster, and the map's points.
+
+    No text of a passage and no name of a document is in it. A cluster's summary is, where it may be
+    shown or where no dataset is quoted.
+
+    Args:
+        table: (n,) rows of `schemas.PROJECTION`; None where no map was made.
+        cluster_map: of the pool; a point of a cluster that it does not have is left out, since the
+            map is made after it.
+    """
+    private = {terms.dataset for terms in cluster_map.datasets if not terms.may_redistribute_text}
+    known = {card.cluster_id: i for i, card in enumerate(cluster_map.cards)}
+    table = schemas.PROJECTION.empty_table() if table is None else table
+    table = table.filter(pc.is_in(table["cluster_id"], pa.array(list(known), pa.int32())))
+    grid = _on_grid(table)  # (n, 2) uint16
+    points = grid.astype(np.float64) / _STEPS
+    places = projection.anchors(
+        points, table["cluster_id"].to_numpy(), table["is_noise"].to_numpy()
+    )
+    hues = projection.far_apart_hues(places)
+    ids = np.frombuffer(b"".join(table["chunk_id"].to_pylist()), dtype="u1").reshape(-1, 16)
+    content = {
+        "pool": cluster_map.pool,
+        "hues": projection.HUES,
+        "clusters": [
+            {
+                "cluster_id": card.cluster_id,
+                "title": card.title,
+                "summary": "" if card.summary_dataset in private else card.summary,
+                "keywords": card.keywords,
+                "n_chunks": card.size,
+                "n_noise": card.n_noise,
+                "hue": hues.get(card.cluster_id),
+                "place": [round(one, 5) for one in places[card.cluster_id]]
+                if card.cluster_id in places
+                else None,
+            }
+            for card in cluster_map.cards
+        ],
+        "points": {
+            "n": table.num_rows,
+            "x": _packed(grid[:, 0], "<u2"),
+            "y": _packed(grid[:, 1], "<u2"),
+            "cluster": _packed(_positions("cluster", table["cluster_id"], known), "<u4"),
+            "is_noise": _packed(table["is_noise"].to_numpy(), "u1"),
+            "chunk": _packed(ids[:, :OUTLINE_ID_BYTES], "u1"),
         },
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -42,6 +42,9 @@ PATIENCE_SECONDS = 1_800
 TERMINAL_PATIENCE_SECONDS = 60
 """The same where a person waits for one answer at a terminal. Chosen, not measured."""
 
+SERVICE_PATIENCE_SECONDS = 10
+"""The same where a service answers many. Chosen, not measured."""
+
 
 def open_store(settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS) -> ObjectStore:
     """The object store that the settings name.
