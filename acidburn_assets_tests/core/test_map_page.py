@@ -187,3 +187,53 @@ def test_a_shortened_text_is_one_line_of_its_beginning(text: str, limit: int) ->
 def test_a_text_is_cut_after_a_word_where_there_is_one() -> None:
     assert map_page._shorten("shards and clusters", 13) == "shards and…"
     assert map_page._shorten("x" * 30, 10) == "x" * 9 + "…"
+
+
+# ---- the outline beside an answer ------------------------------------------------------------
+
+
+def test_an_outline_holds_every_cluster_and_the_points_and_no_text() -> None:
+    table = map_samples.table(400, n_clusters=20)
+    outline = json.loads(map_page.outline(table, map_samples.cluster_map(25)))
+    clusters, points = outline["clusters"], outline["points"]
+    assert [one["cluster_id"] for one in clusters] == list(range(25))
+    assert clusters[7]["title"] == "Topic 7: branch window"
+    assert clusters[7]["n_chunks"] == 1018
+    assert clusters[24]["place"] is None  # none of its points is on the map
+    assert clusters[24]["hue"] is None
+    assert points["n"] == 400
+    places = np.frombuffer(base64.b64decode(points["cluster"]), "<u4")
+    assert places.tolist() == table["cluster_id"].to_pylist()
+    x = np.frombuffer(base64.b64decode(points["x"]), "<u2")
+    assert np.argsort(x, kind="stable")[0] in np.flatnonzero(x == x.min())
+    ids = base64.b64decode(points["chunk"])
+    assert len(ids) == 400 * map_page.OUTLINE_ID_BYTES
+    assert table["chunk_id"][399].as_py().startswith(ids[-map_page.OUTLINE_ID_BYTES :])
+    assert "documents/" not in json.dumps(outline)
+
+
+def test_an_outline_leaves_out_points_of_clusters_that_the_map_does_not_have() -> None:
+    table = map_samples.table(400, n_clusters=20)
+    outline = json.loads(map_page.outline(table, map_samples.cluster_map(10)))
+    n_known = sum(cluster < 10 for cluster in table["cluster_id"].to_pylist())
+    assert 0 < outline["points"]["n"] == n_known < 400
+
+
+def test_an_outline_without_a_map_has_clusters_alone() -> None:
+    outline = json.loads(map_page.outline(None, map_samples.cluster_map(10)))
+    assert (len(outline["clusters"]), outline["points"]["n"]) == (10, 0)
+
+
+def test_an_outline_quotes_no_dataset_that_may_not_be_redistributed() -> None:
+    cluster_map = map_samples.cluster_map(3)
+    cards = [
+        card.model_copy(update={"summary": f"quoted from {dataset}", "summary_dataset": dataset})
+        for card, dataset in zip(cluster_map.cards, ("open", "shut", "open"), strict=True)
+    ]
+    quoting = cluster_map.model_copy(update={"cards": tuple(cards)})
+    outline = json.loads(map_page.outline(None, quoting))
+    assert [one["summary"] for one in outline["clusters"]] == [
+        "quoted from open",
+        "",
+        "quoted from open",
+    ]
