@@ -135,8 +135,8 @@ class Settings(BaseSettings):
     """Addresses of reverse proxies whose X-Forwarded-For is believed, with commas between them."""
     acidburn_serve_body_bytes: int = Field(65_536, ge=1_024)
     """Of a request. Chosen: the longest question with every letter escaped is half of it."""
-    acidburn_serve_question_chars: int = Field(4_000, ge=1)
-    """Chosen: what a model of 1,024 tokens reads of English; the model's own limit holds too."""
+    acidburn_serve_question_chars: int = Field(4_000, ge=1, le=4_000)
+    """The engine takes no more; the model's own limit holds too."""
     acidburn_serve_per_minute: int = Field(60, ge=0)
     """Questions of one client, at most, and so many at once where it was silent; 0: any number.
     Chosen: more than a person reads."""
@@ -150,11 +150,13 @@ class Settings(BaseSettings):
     """After which a caller is told that it took too long, its waiting counted. Chosen: as long as
     one search in Postgres may take."""
     acidburn_serve_scanned: int = Field(100_000, ge=1)
-    """Passages that one question may be compared with, whatever it asks for. Chosen: five times
-    what is looked at unasked."""
+    """Passages that one question may be compared with at first, whatever it asks for; up to eight
+    times as many where these are not sure to answer. Chosen: five times what is looked at
+    unasked."""
     acidburn_serve_refresh_seconds: float = Field(15.0, gt=0)
-    """Between two looks whether a pool was made anew. Chosen: four heads of objects and one
-    query each; a bucket bills 0.7 million heads a month, at B2 about 0.28 USD."""
+    """Between two looks whether a pool was made anew. Chosen: five heads of objects and one
+    query for each pool and each that verifies it; of two pools 1.7 million heads a month, which
+    cost 0.70 USD at B2."""
 
     @field_validator("acidburn_device")
     @classmethod

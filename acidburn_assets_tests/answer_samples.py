@@ -15,8 +15,8 @@ from acidburn_assets.core.answers import (
     ModelCall,
     Passage,
     Place,
-    RoutedCluster,
     Round,
+    RoutedCluster,
     Trail,
     Verdict,
     Verification,
@@ -180,8 +180,10 @@ class FakeAnswerer:
         *,
         cluster_map: ClusterMap | None = None,
         seconds: float = 0.0,
+        writer: str | None = None,
     ) -> None:
         self.cluster_map = cluster_map or map_samples.cluster_map(N_CLUSTERS)
+        self.writer = writer
         self.asked: list[dict[str, Any]] = []
         self.most_at_once = 0
         self.is_closed = False
@@ -193,11 +195,23 @@ class FakeAnswerer:
         self._lock = threading.Lock()
 
     def ask(
-        self, question: str, *, n_scanned: int | None = None, n_passages: int = 10
+        self,
+        question: str,
+        *,
+        n_scanned: int | None = None,
+        n_passages: int = 10,
+        widens: bool = True,
+        advises: bool = True,
     ) -> Answer:
         with self._lock:
             self.asked.append(
-                {"question": question, "n_scanned": n_scanned, "n_passages": n_passages}
+                {
+                    "question": question,
+                    "n_scanned": n_scanned,
+                    "n_passages": n_passages,
+                    "widens": widens,
+                    "advises": advises,
+                }
             )
             self._n_now += 1
             self.most_at_once = max(self.most_at_once, self._n_now)

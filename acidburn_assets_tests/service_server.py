@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from acidburn_assets.runtime import service
-from acidburn_assets.runtime.guard import Rules
 from acidburn_assets.runtime.following import Home, Pools
+from acidburn_assets.runtime.guard import Rules
 
 LIMITS = service.Limits(
     question_chars=4_000, n_scanned=100_000, n_at_once=2, n_waiting=8, timeout_seconds=20.0
@@ -89,14 +89,11 @@ def served(
     rules: Rules = FREELY,
     limits: service.Limits = LIMITS,
     look_seconds: float = 60.0,
-    writer: str | None = None,
 ) -> Iterator[Served]:
     """Runs a service over these pools; it stops as it does on SIGTERM."""
     pools = Pools(homes, look_seconds=look_seconds)
     pools.follow()
-    app = service.make_app(
-        pools, limits=limits, rules=rules, look_seconds=look_seconds, writer=writer
-    )
+    app = service.make_app(pools, limits=limits, rules=rules, look_seconds=look_seconds)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -8,17 +8,17 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import click
 import uvicorn
 
 from acidburn_assets import settings
-from acidburn_assets.commands.ask import open_engine
 from acidburn_assets.core.datasets import Pool
 from acidburn_assets.core.errors import ConfigError
-from acidburn_assets.runtime import backends, service
-from acidburn_assets.runtime.guard import LOOPBACK_HOSTS, Rules
+from acidburn_assets.runtime import backends, engines, service
 from acidburn_assets.runtime.following import EngineHome, Pools
+from acidburn_assets.runtime.guard import LOOPBACK_HOSTS, Rules
 from acidburn_assets.settings import Settings
 
 LEAST_TOKEN_CHARS = 16
@@ -135,7 +135,8 @@ def open_pools(configured: Settings, chosen: Sequence[Pool]) -> Pools:
     Raises:
         AcidburnError: none of them can be asked.
     """
-    store = backends.open_store(configured, patience_seconds=backends.SERVICE_PATIENCE_SECONDS)
+    patience = backends.SERVICE_PATIENCE_SECONDS
+    store = backends.open_store(configured, patience_seconds=patience)
     postgres = backends.open_postgres(configured)
     backends.load_encoder(configured)
     pools = Pools(
@@ -145,7 +146,12 @@ def open_pools(configured: Settings, chosen: Sequence[Pool]) -> Pools:
                 postgres=postgres,
                 name=pool.name,
                 tier=pool.tier,
-                make=lambda name=pool.name: open_engine(configured, name),
+                beside=[
+                    other.name
+                    for other in configured.registry.pools.values()
+                    if other.tier == "verification"
+                ],
+                make=partial(engines.open_engine, configured, pool.name, patience_seconds=patience),
             )
             for pool in chosen
         ],
@@ -219,7 +225,7 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
     """Serves until the first signal, then ends what was begun; a second one ends at once."""
     loop = asyncio.get_running_loop()
 
-    def stop(number: signal.Signals) -> None:
+    def stop() -> None:
         click.echo("stopping: what is worked on is answered first", err=True)
         server.should_exit = True
         for one in (signal.SIGINT, signal.SIGTERM):
@@ -227,9 +233,9 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
             signal.signal(one, signal.SIG_DFL)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     # uvicorn's own would raise the signal once more when all is done
-    server.capture_signals = nullcontext  # type: ignore[method-assign]
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
     await server.serve(sockets=[listening])
     if not server.started:
         sys.exit(1)

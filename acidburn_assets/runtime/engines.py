@@ -9,7 +9,12 @@ from acidburn_assets.runtime.search import Engine
 from acidburn_assets.settings import Settings
 
 
-def open_engine(settings: Settings, name: str | None) -> Engine:
+def open_engine(
+    settings: Settings,
+    name: str | None,
+    *,
+    patience_seconds: float = backends.TERMINAL_PATIENCE_SECONDS,
+) -> Engine:
     """The query engine of a pool.
 
     Pools for verification are asked too where all that searching them takes has been made.
@@ -17,6 +22,7 @@ def open_engine(settings: Settings, name: str | None) -> Engine:
     Args:
         settings: registry, store, database and model.
         name: of the pool; None: the only knowledge pool.
+        patience_seconds: how long a bucket that fails is tried again.
 
     Raises:
         ConfigError: no such pool, or several knowledge pools and none named.
@@ -24,7 +30,7 @@ def open_engine(settings: Settings, name: str | None) -> Engine:
     """
     # first of all: the model takes seconds to load
     pool = settings.registry.choose_pool(name)
-    store = backends.open_store(settings, patience_seconds=backends.TERMINAL_PATIENCE_SECONDS)
+    store = backends.open_store(settings, patience_seconds=patience_seconds)
     postgres = backends.open_postgres(settings)
     return Engine(
         store=store,

@@ -1,12 +1,12 @@
 """The pools that a service answers from, each kept open and followed.
 
 A long-running service follows its pools without a restart: every few seconds `follow` compares
-each pool's version, which is cheap to ask for (the versions of the objects that an engine reads, and
-what the database holds of the pool), with the one that was opened. Where they differ a new answerer is
-opened beside the old one, which goes on answering; then the two are swapped, and the old one is
-closed when its last question is answered. The encoder is one for all and stays loaded. A pool that
-cannot be opened, say in the midst of a materialization, keeps its old answerer and is tried again,
-at first at the next look and then ever more seldom.
+each pool's version, which is cheap to ask for (the versions of the objects that an engine reads,
+and what the database holds of the pool), with the one that was opened. Where they differ a new
+answerer is opened beside the old one, which goes on answering; then the two are swapped, and the
+old one is closed when its last question is answered. The encoder is one for all and stays loaded.
+A pool that cannot be opened, say in the midst of a materialization, keeps its old answerer and is
+tried again, at first at the next look and then ever more seldom.
 """
 
 import logging
@@ -45,10 +45,20 @@ class Answerer(Protocol):
     def cluster_map(self) -> ClusterMap:
         """The map that routes."""
 
+    @property
+    def writer(self) -> str | None:
+        """The paid model that writes answers; None: nothing is paid."""
+
     def ask(
-        self, question: str, *, n_scanned: int | None = None, n_passages: int = 10
+        self,
+        question: str,
+        *,
+        n_scanned: int | None = None,
+        n_passages: int = 10,
+        widens: bool = True,
+        advises: bool = True,
     ) -> Answer:
-        """Passages, verdict, trail, and with a model's help an answer.
+        """Passages, verdict, trail, and with a model's help an answer; see `search.Engine.ask`.
 
         Raises:
             QuestionError: it cannot be asked as it is.
@@ -239,28 +249,31 @@ class EngineHome:
         postgres: Postgres,
         name: str,
         tier: Literal["knowledge", "verification"],
+        beside: Sequence[str],
         make: Callable[[], Answerer],
     ) -> None:
         """Reads nothing yet.
 
         Args:
-            store: where the pool's objects are.
-            postgres: where its passages are.
+            store: where the pools' objects are.
+            postgres: where their passages are.
             name: of the pool.
             tier: of the pool.
+            beside: pools that an engine of it asks too.
             make: opens an engine of it.
         """
         self.name = name
         self.tier = tier
+        self._read = [name, *(other for other in beside if other != name)]
         self._store = store
         self._postgres = postgres
         self._make = make
 
     def version(self) -> str:
         """Versions of the objects, and what the ledger says: one head each, and one query."""
-        found = [self._store.head(f"{self.name}/{one}") for one in READ]
-        etags = [one.etag if one else "none" for one in found]
-        return f"{etags} {pool_state(self._postgres, self.name)}"
+        found = [self._store.head(f"{pool}/{one}") for pool in self._read for one in READ]
+        states = [pool_state(self._postgres, pool) for pool in self._read]
+        return f"{[one.etag if one else None for one in found]} {states}"
 
     def open(self) -> Answerer:
         """A new engine."""

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -76,17 +76,17 @@ class Rules:
         per_minute: questions of one client, at most; 0: any number.
         open_paths: that need no token.
         counted_paths: that are questions.
+        known_paths: that a log may show; another may hold anything, secrets too.
         body_seconds: for a body to arrive.
     """
 
-    token: SecretStr = SecretStr("")
+    token: SecretStr = field(default_factory=lambda: SecretStr(""))
     hosts: Collection[str] = LOOPBACK_HOSTS
     body_bytes: int = 65_536
     per_minute: int = 60
     open_paths: Collection[str] = ()
     counted_paths: Collection[str] = ()
     known_paths: Collection[str] = ()
-    """Those that a log may show; another may hold anything, such as what was to be kept secret."""
     body_seconds: float = BODY_SECONDS
 
 
@@ -183,9 +183,7 @@ class Guard:
         else:  # a websocket, of which there are none
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _serve(
-        self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send
-    ) -> None:
+    async def _serve(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         exchange = _Exchange(scope, send)
         try:
             headers = _headers(scope)
@@ -194,7 +192,7 @@ class Guard:
             await self._app(scope, whole, exchange.send)
         except Refusal as refusal:
             await exchange.refuse(refusal)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to the caller and to the log
             # without its words: they may quote the question
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("request %s failed: %s\n%s", exchange.request_id, type(error).__name__, where)
@@ -202,9 +200,7 @@ class Guard:
         finally:
             exchange.write_line(is_known=scope["path"] in self._rules.known_paths)
 
-    def _check_caller(
-        self, method: str, path: str, headers: dict[str, str], address: str
-    ) -> None:
+    def _check_caller(self, method: str, path: str, headers: dict[str, str], address: str) -> None:
         rules = self._rules
         host = headers.get("host", "")
         if rules.hosts and _without_port(host) not in rules.hosts:

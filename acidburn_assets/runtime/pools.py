@@ -177,7 +177,8 @@ class SearchedPool:
             "char_start": hit.char_start,
             "char_end": hit.char_end,
             "cluster_id": hit.cluster_id,
-            "cluster_title": self.titles[hit.cluster_id],
+            # a shard that is ahead of the map may be of a cluster that the map does not have yet
+            "cluster_title": self.titles.get(hit.cluster_id, f"cluster {hit.cluster_id}"),
             "revision": hit.revision,
             "embeddings_sha256": hit.embeddings_sha256,
             "source_sha256": hit.source_sha256,

@@ -8,6 +8,7 @@ whether it answers in `core.gate`; a paid model that advises is an `answers.Advi
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from unicodedata import category
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from acidburn_assets.core.answers import (
 )
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.embeddings import Encoder
-from acidburn_assets.core.errors import ConfigError
+from acidburn_assets.core.errors import QuestionError
 from acidburn_assets.core.gate import Features, Judgement
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.retrieval_report import Choice, Outcome, Question, RetrievalReport
@@ -102,6 +103,11 @@ class Engine:
         """The map that routes."""
         return self._pool.cluster_map
 
+    @property
+    def writer(self) -> str | None:
+        """The paid model that advises; None: nothing is paid."""
+        return self._advisor.model if self._advisor is not None else None
+
     def ask(
         self,
         question: str,
@@ -109,6 +115,7 @@ class Engine:
         n_scanned: int | None = None,
         n_passages: int = 10,
         widens: bool = True,
+        advises: bool = True,
     ) -> Answer:
         """The best passages of the cells that a question belongs to, and whether they answer it.
 
@@ -121,14 +128,15 @@ class Engine:
                 None: `SHARE_SCANNED` and `MAX_SCANNED`.
             n_passages: how many passages are wanted.
             widens: whether more is looked at where the gate is not satisfied.
+            advises: whether the advisor and the verification pools are asked.
 
         Raises:
-            ConfigError: the question is blank, too long or no text, or a number is out of range.
+            QuestionError: the question is blank, too long or no text, or a number is out of range.
             DatabaseUnavailable, DatabaseError: the database cannot say.
         """
         _check(question)
         if (n_scanned is not None and n_scanned < 1) or not 1 <= n_passages <= MAX_PASSAGES:
-            raise ConfigError(
+            raise QuestionError(
                 f"n_scanned ({n_scanned}) must be 1 or more, n_passages ({n_passages}) 1 to "
                 f"{MAX_PASSAGES}"
             )
@@ -138,7 +146,7 @@ class Engine:
         clock.lap("encode")
         route = self._pool.router.route(query)
         clock.lap("route")
-        picked = self._pick(question, route, calls)
+        picked = self._pick(question, route, calls) if advises else None
         if picked is not None:
             route = self._pool.router.prefer(route, picked)
             clock.lap("pick")
@@ -148,11 +156,11 @@ class Engine:
         clock.lap("texts")
         report = gate.report(found.judgement, found.features, self._calibration)
         verification = Verification(status="not_needed", by="")
-        if report.verdict == "ambiguous":
+        if advises and report.verdict == "ambiguous":
             verification = self._verify(question, vector, n_passages)
             clock.lap("verify")
         text = None
-        if self._advisor is not None and passages:
+        if advises and self._advisor is not None and passages:
             reviewed = self._review(question, passages, verification, calls)
             text = reviewed.text
             passages, report, verification = _follow(
@@ -384,15 +392,17 @@ class _Clock:
 
 
 def _check(question: str) -> None:
-    """Raises ConfigError where it is none."""
+    """Raises QuestionError where it is none."""
     if not question.strip():
-        raise ConfigError("the question is empty; ask something")
+        raise QuestionError("the question is empty; ask something")
     if len(question) > MAX_QUESTION_CHARS:
-        raise ConfigError(
+        raise QuestionError(
             f"the question has {len(question):,} characters; ask in {MAX_QUESTION_CHARS:,} at most"
         )
-    if any(not (letter.isprintable() or letter.isspace()) for letter in question):
-        raise ConfigError("the question holds characters that are no text; ask in words")
+    # control characters and halves of characters; not marks of joining and direction (Cf), without
+    # which there is no Persian and no family of emoji
+    if any(category(letter) in ("Cc", "Cs") and not letter.isspace() for letter in question):
+        raise QuestionError("the question holds characters that are no text; ask in words")
 
 
 def _follow(

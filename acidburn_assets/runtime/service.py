@@ -1,8 +1,8 @@
 """The HTTP service: what `acidburn serve` offers, and the search page in front of it.
 
-Routes, what they take and give, and what an error looks like. Who may call and how often is `guard`,
-how many questions are worked on at once is `desk`, which pools there are and how they are followed
-is `following`, what the page looks like is `adapters.search_page`.
+Routes, what they take and give, and what an error looks like. Who may call and how often is
+`guard`, how many questions are worked on at once is `desk`, which pools there are and how they are
+followed is `following`, what the page looks like is `adapters.search_page`.
 
 An error is `{"error": …, "mend": …}`. What a caller did wrong is told in full; of what fails on our
 side a caller is told no more than its kind, and the log says the rest.
@@ -38,11 +38,9 @@ from acidburn_assets.core.errors import (
 )
 from acidburn_assets.core.records import Record
 from acidburn_assets.runtime.desk import CallerLeft, Desk, DeskClosed, DeskFull, TookTooLong
-from acidburn_assets.runtime.guard import UNEXPECTED, Guard, Refusal, Rules
 from acidburn_assets.runtime.following import Opened, Pools
-
-MOST_PASSAGES = 100
-"""Of one answer. Chosen."""
+from acidburn_assets.runtime.guard import UNEXPECTED, Guard, Refusal, Rules
+from acidburn_assets.runtime.search import MAX_PASSAGES
 
 RETRY_SECONDS = 5
 """After which a caller may try again where something was away or full. Chosen."""
@@ -91,10 +89,12 @@ class Asked(BaseModel):
 
     question: str
     """As a person writes it, in the corpus's language."""
-    n_passages: int = Field(10, ge=1, le=MOST_PASSAGES)
+    n_passages: int = Field(10, ge=1, le=MAX_PASSAGES)
     """How many passages are wanted."""
     n_scanned: int | None = Field(None, ge=1)
-    """How many passages it is compared with at most; null: a tenth of the pool, 20,000 at most."""
+    """How many passages it is compared with at first; null: a tenth of the pool, 20,000 at most."""
+    widens: bool = True
+    """Whether up to eight times as many are looked at where those found are not sure to answer."""
 
     @field_validator("question")
     @classmethod
@@ -157,7 +157,7 @@ class Facts(Record):
     n_passages: int
     """Of an answer, at most."""
     n_scanned: int
-    """Passages that one question may be compared with, at most."""
+    """Passages that one question may be compared with at first, at most."""
 
 
 class Health(Record):
@@ -222,7 +222,6 @@ def make_app(
     limits: Limits,
     rules: Rules,
     look_seconds: float,
-    writer: str | None = None,
 ) -> Callable[..., Awaitable[None]]:
     """The ASGI application.
 
@@ -233,7 +232,6 @@ def make_app(
         limits: of questions.
         rules: of requests; paths are added here.
         look_seconds: between two looks at the pools.
-        writer: the paid model that writes answers.
     """
     page = search_page.render()
     desk = Desk(
@@ -300,7 +298,9 @@ def make_app(
         summary="Ask a question",
         responses=_responses(Answer, "Passages, the verdict on them, and their trail.", 422, 504),
     )
-    async def ask(request: Request, asked: Asked, pool: Annotated[str, Depends(chosen)]) -> Response:
+    async def ask(
+        request: Request, asked: Asked, pool: Annotated[str, Depends(chosen)]
+    ) -> Response:
         """Searches the clusters that the question belongs to, wider while the passages found are
         not sure to answer it, and says how sure they are. With a model's key the answer is written
         from them, citing passages as `[1]`."""
@@ -318,14 +318,16 @@ def make_app(
         summary="Find passages",
         responses=_responses(Found, "Passages, best first, and their trail.", 422, 504),
     )
-    async def find(request: Request, asked: Asked, pool: Annotated[str, Depends(chosen)]) -> Response:
+    async def find(
+        request: Request, asked: Asked, pool: Annotated[str, Depends(chosen)]
+    ) -> Response:
         """The passages nearest to a question, nothing said of whether they answer it; no model
         is paid."""
         check(asked)
 
         def act() -> bytes:
             with pools.lease(pool) as opened:
-                answer = _ask(opened, asked)
+                answer = _ask(opened, asked, advises=False)
                 return _json(Found(**{name: getattr(answer, name) for name in Found.model_fields}))
 
         return await work(request, act)
@@ -346,16 +348,20 @@ def make_app(
         "/pools",
         tags=["pools"],
         summary="What can be asked",
-        responses=_responses(Facts, "The pools that are served, and how much may be asked of them."),
+        responses=_responses(
+            Facts, "The pools that are served, and how much may be asked of them."
+        ),
     )
     async def facts() -> Response:
         """Pools, their datasets and sizes, and the limits of a question."""
+        opened = [state.opened for state in pools.states() if state.opened]
+        writers = [one.answerer.writer for one in opened]
         told = Facts(
             version=__version__,
             pools=tuple(_pool_facts(pools)),
-            writer=writer,
+            writer=next(filter(None, writers), None),
             question_chars=limits.question_chars,
-            n_passages=MOST_PASSAGES,
+            n_passages=MAX_PASSAGES,
             n_scanned=limits.n_scanned,
         )
         return Response(_json(told), media_type="application/json")
@@ -370,7 +376,7 @@ def make_app(
         },
     )
     async def health() -> Response:
-        """For whoever watches the service; needs no token, and tells no more than this. What is told
+        """For whoever watches the service; needs no token, and tells no more than this. It is what
         was seen at the last look at the pools, a few seconds ago."""
         is_ok = all(state.opened and not state.trouble for state in pools.states())
         told = Health(status="ok" if is_ok else "degraded")
@@ -400,17 +406,19 @@ async def _keep_following(pools: Pools, look_seconds: float) -> None:
             log.exception("the pools could not be looked at")
 
 
-def _ask(opened: Opened, asked: Asked) -> Answer:
+def _ask(opened: Opened, asked: Asked, *, advises: bool = True) -> Answer:
     return opened.answerer.ask(
-        asked.question, n_scanned=asked.n_scanned, n_passages=asked.n_passages
+        asked.question,
+        n_scanned=asked.n_scanned,
+        n_passages=asked.n_passages,
+        widens=asked.widens,
+        advises=advises,
     )
 
 
 def _json(record: Record) -> bytes:
     # strict: a number that JSON does not have would be read as an error by every browser
-    return json.dumps(
-        record.model_dump(mode="json"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _choose(pools: Pools, name: str | None) -> str:
@@ -477,9 +485,7 @@ def _problem_of(error: AcidburnError, pool: str) -> tuple[int, Problem]:
     if isinstance(error, QuestionError):
         what, _, mend = str(error).rpartition("; ")
         return 422, Problem(error=what or mend, mend=mend if what else None)
-    for kind, status, what, mend in _KINDS:
-        if isinstance(error, kind):
-            break
+    status, what, mend = next(told[1:] for told in _KINDS if isinstance(error, told[0]))
     return status, Problem(error=what.format(pool=pool), mend=mend.format(pool=pool))
 
 
@@ -509,7 +515,7 @@ def _add_errors(app: FastAPI) -> None:
         return Response(status_code=499)  # nobody reads it; as nginx writes it into its log
 
     for status, told in (
-        (400, ("the request is not JSON", "send a JSON object: {\"question\": …}")),
+        (400, ("the request is not JSON", 'send a JSON object: {"question": …}')),
         (404, ("there is nothing at this address", "/openapi.json says what there is")),
         (405, ("this address does not take that method", "/openapi.json says what there is")),
     ):
@@ -527,7 +533,7 @@ def _first(error: RequestValidationError) -> tuple[str, str, dict[str, str]]:
     """The first thing that is wrong with a request, without what was sent."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return "the request is not JSON", "send a JSON object: {\"question\": …}", {}
+        return "the request is not JSON", 'send a JSON object: {"question": …}', {}
     place = ".".join(str(one) for one in first["loc"][1:]) or "the request"
     said = str(first["msg"])
     if said.startswith("Value error, "):

@@ -256,7 +256,7 @@ def test_what_is_too_long_is_not_sent(service: Service, connect: Connect) -> Non
     long = "聚" * 80
     with pytest.raises(ModelError, match=r"document 1 of 2 has \d+ tokens, 'tiny' reads 64"):
         connect().encode(["short", long], "document")
-    with pytest.raises(ConfigError, match="the question has .* shorten it"):
+    with pytest.raises(ConfigError, match=r"the question has .* shorten it"):
         connect().encode([long], "query")
     assert service.requests == []
 

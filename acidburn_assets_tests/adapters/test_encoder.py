@@ -220,7 +220,9 @@ def test_a_text_of_full_length_is_read_whole_and_a_longer_one_refused(
     assert (ending.vectors[0] != ending.vectors[1]).any()
     with pytest.raises(ModelError, match="document 1 of 2 has 257 tokens, 'minilm' reads 256"):
         minilm.encode(["short", full + "word"], "document")
-    with pytest.raises(ConfigError, match="the question has 257 tokens, and the model reads 256; shorten it"):
+    with pytest.raises(
+        ConfigError, match="the question has 257 tokens, and the model reads 256; shorten it"
+    ):
         minilm.encode([full + "word"], "query")
 
 

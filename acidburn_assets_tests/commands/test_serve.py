@@ -65,7 +65,9 @@ def test_a_name_for_others_needs_a_token_too(monkeypatch: pytest.MonkeyPatch) ->
         serve.make_rules(settings.load(), "127.0.0.1")
 
 
-@pytest.mark.parametrize("token", ["short", "with a blank in the middle", "größer-als-alles-andere"])
+@pytest.mark.parametrize(
+    "token", ["short", "with a blank in the middle", "größer-als-alles-andere"]
+)
 def test_a_token_that_is_weak_or_cannot_be_sent_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
@@ -96,8 +98,9 @@ def test_a_port_that_is_taken_is_named(blank_world: World) -> None:
 def test_before_anything_is_made_it_says_what_to_make(blank_world: World) -> None:
     finished = acidburn("serve", "--port", "0")
     assert finished.code == 1
-    assert "the pool 'library' has no cluster_map yet; materialize library/cluster_map" in (
-        finished.err.splitlines()[-1]
+    assert (
+        "the pool 'library' has no cluster_map yet; materialize library/cluster_map"
+        in (finished.err.splitlines()[-1])
     )
 
 
@@ -220,7 +223,7 @@ def test_two_hundred_at_once_are_each_answered_or_refused_and_nothing_leaks(
 
     def one(question: str) -> Any:
         together.wait()
-        return service.ask(question, path="/ask?pool=library", headers=HEADERS, timeout=60)
+        return service.ask(question, path="/ask?pool=library", headers=HEADERS)
 
     process = psutil.Process(service.process.pid)
     with ThreadPoolExecutor(200) as threads:

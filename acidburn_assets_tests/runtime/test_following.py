@@ -1,6 +1,7 @@
 """Pools that are kept open: followed when they are made anew, kept when they cannot be opened."""
 
 import threading
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -87,7 +88,7 @@ def test_what_cannot_be_opened_is_tried_ever_more_seldom() -> None:
         if home.n_opened > before:
             tried.append(clock.now)
         clock.now += 10
-    pauses = [late - early for early, late in zip(tried, tried[1:], strict=False)]
+    pauses = [late - early for early, late in pairwise(tried)]
     assert pauses[:5] == [10, 20, 40, 80, 150]
     assert max(pauses) <= MOST_PATIENCE_SECONDS
     home.made_of = "another"  # something happened: at once

@@ -46,7 +46,9 @@ def failing(error: Exception) -> FakeHome:
 
 
 def test_an_answer_is_the_whole_record() -> None:
-    answerer = FakeAnswerer(lambda question: make_answer(question, text="Use inv [1].", points=None))
+    answerer = FakeAnswerer(
+        lambda question: make_answer(question, text="Use inv [1].", points=None)
+    )
     with served(FakeHome(answerer)) as service:
         reply = service.ask("How do I invert a matrix? ∑", n_passages=7, n_scanned=500)
     assert reply.status == 200
@@ -55,13 +57,22 @@ def test_an_answer_is_the_whole_record() -> None:
     answer = Answer.model_validate_json(reply.content)
     assert answer == make_answer("How do I invert a matrix? ∑", text="Use inv [1].")
     assert answerer.asked == [
-        {"question": "How do I invert a matrix? ∑", "n_scanned": 500, "n_passages": 7}
+        {
+            "question": "How do I invert a matrix? ∑",
+            "n_scanned": 500,
+            "n_passages": 7,
+            "widens": True,
+            "advises": True,
+        }
     ]
 
 
 def test_a_search_gives_passages_and_trail_and_no_word_of_the_gate() -> None:
-    with served(FakeHome()) as service:
-        reply = service.ask("How do I invert a matrix?", path="/search")
+    answerer = FakeAnswerer()
+    with served(FakeHome(answerer)) as service:
+        reply = service.ask("How do I invert a matrix?", path="/search", widens=False)
+    (asked,) = answerer.asked
+    assert (asked["advises"], asked["widens"]) == (False, False)  # no model is paid
     found = Found.model_validate_json(reply.content)
     whole = make_answer("How do I invert a matrix?")
     assert (found.passages, found.trail) == (whole.passages, whole.trail)
@@ -80,7 +91,9 @@ def test_clusters_and_map_are_given_without_a_text_of_the_corpus() -> None:
 
 def test_several_pools_are_told_apart_by_their_names() -> None:
     homes = [
-        FakeHome(FakeAnswerer(lambda question: make_answer(question, pool="physics")), name="physics"),
+        FakeHome(
+            FakeAnswerer(lambda question: make_answer(question, pool="physics")), name="physics"
+        ),
         FakeHome(FakeAnswerer(lambda question: make_answer(question, pool="law")), name="law"),
     ]
     with served(*homes) as service:
@@ -128,7 +141,9 @@ def test_openapi_says_that_a_token_is_needed_where_one_is() -> None:
     headers = {"Authorization": "Bearer correct-horse-battery-staple"}
     with served(FakeHome(), rules=rules) as service:
         schema = service.get("/openapi.json", **headers).json
-    assert schema["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert schema["components"]["securitySchemes"] == {
+        "token": {"type": "http", "scheme": "bearer"}
+    }
     assert schema["security"] == [{"token": []}]
     assert schema["paths"]["/health"]["get"]["security"] == []
 
@@ -153,7 +168,7 @@ def test_openapi_says_that_a_token_is_needed_where_one_is() -> None:
         (b'{"question": "a\\u0000b"}', 422, "the question has a null character"),
         (b'{"question": "\\ud800"}', 422, "the question has half of a character"),
         (b'{"question": "a", "n_passages": 0}', 422, "n_passages: "),
-        (b'{"question": "a", "n_passages": 101}', 422, "n_passages: "),
+        (b'{"question": "a", "n_passages": 201}', 422, "n_passages: "),
         (b'{"question": "a", "n_scanned": 0}', 422, "n_scanned: "),
         (b'{"question": "a", "n_scanned": 100001}', 422, "n_scanned may be 100,000 here"),
         (b'{"question": "a", "n_passages": 1e999}', 422, "n_passages: "),
@@ -286,7 +301,9 @@ def test_a_question_whose_caller_left_is_not_begun() -> None:
         left.close()
         # the place is free again: a question gets in and waits for its turn
         replies: list[Reply] = []
-        second = threading.Thread(target=lambda: replies.append(ask_until_let_in(service, "second")))
+        second = threading.Thread(
+            target=lambda: replies.append(ask_until_let_in(service, "second"))
+        )
         second.start()
         time.sleep(0.3)
         answerer.held.set()
@@ -377,7 +394,9 @@ def test_two_hundred_at_once_are_all_answered_where_so_many_may_wait() -> None:
 
 
 def test_two_hundred_at_once_of_one_client_are_held_to_its_rate() -> None:
-    with served(FakeHome(), rules=Rules(per_minute=50), limits=LIMITS._replace(n_waiting=200)) as on:
+    with served(
+        FakeHome(), rules=Rules(per_minute=50), limits=LIMITS._replace(n_waiting=200)
+    ) as on:
         statuses = Counter(reply.status for reply in ask_at_once(on, 200))
     assert statuses[429] >= 145
     assert statuses[200] == 200 - statuses[429]
