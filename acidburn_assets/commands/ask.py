@@ -34,6 +34,12 @@ _VERDICTS: Mapping[Verdict, str] = {
 @click.option(
     "--widen/--no-widen", "widens", default=True, help="Look further where that is not enough."
 )
+@click.option(
+    "--advise/--no-advise",
+    "advises",
+    default=True,
+    help="Ask the verification pools and, where there is a key, a paid model.",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print the answer and its trail as JSON.")
 def command(
     question: str,
@@ -41,12 +47,22 @@ def command(
     n_scanned: int | None,
     n_passages: int,
     widens: bool,
+    advises: bool,
     is_json: bool,
 ) -> None:
     """Search the cells that QUESTION belongs to; show passages and where each is from."""
     configured = settings.load()
     engine = engines.open_engine(configured, pool)
-    answer = engine.ask(question, n_scanned=n_scanned, n_passages=n_passages, widens=widens)
+    try:
+        answer = engine.ask(
+            question,
+            n_scanned=n_scanned,
+            n_passages=n_passages,
+            widens=widens,
+            advises=advises,
+        )
+    finally:
+        engine.close()
     if is_json:
         click.echo(answer.model_dump_json(indent=2))
     else:

@@ -199,3 +199,6 @@ class Advisor(Protocol):
         cap_usd: float,
     ) -> Reviewed:
         """An answer from the passages; no failure of the service is raised, it is in `calls`."""
+
+    def close(self) -> None:
+        """Ends what it keeps open."""

@@ -168,7 +168,7 @@ def terms_in(n_text_bytes: float) -> float:
     Args:
         n_text_bytes: UTF-8 bytes of the text.
     """
-    return 0.559 * n_text_bytes**0.714
+    return 0.559 * float(n_text_bytes**0.714)
 
 
 def bucket_bytes(*, n_chunks: int, n_chunk_bytes: int, dim: int) -> int:

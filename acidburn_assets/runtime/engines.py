@@ -42,6 +42,8 @@ def open_engine(
             for other in settings.registry.pools.values()
             if other.tier == "verification" and other != pool and _is_made(store, postgres, other)
         ],
+        advisor=backends.open_advisor(settings, store),
+        usd_per_question=settings.acidburn_ask_usd_per_question,
     )
 
 

@@ -232,6 +232,8 @@ class Engine:
         """Closes the connections that are kept for the next question."""
         for pool in (self._pool, *self._verification):
             pool.close()
+        if self._advisor is not None:
+            self._advisor.close()
 
     def _find(
         self,

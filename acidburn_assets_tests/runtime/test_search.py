@@ -15,6 +15,7 @@ from acidburn_assets.adapters.postgres import (
     ShardFacts,
     replace_chunk_embeddings,
 )
+from acidburn_assets.adapters.postgres.rows import StoreText
 from acidburn_assets.core import retrieval_report, schemas
 from acidburn_assets.core.cell_terms import CellTermsAccumulator
 from acidburn_assets.core.cluster_map import Card, ClusterMap, DatasetTerms
@@ -208,18 +209,27 @@ def put(store: ObjectStore, table: pa.Table, key: str, row_group_rows: int = 10_
     write_parquet(store, key, table.schema, batches, row_group_rows=row_group_rows)
 
 
-def fill(postgres: Postgres, *, store_text: str = "postgres", clustering: str = CLUSTERING) -> None:
-    facts = PoolFacts("library", "knowledge", BagOfWords.card.fingerprint, "bag-of-words", DIM)
-    shard = ShardFacts(facts, "books", "000000", 0, N_DOCUMENTS, "r7", "MIT", True)
+def fill(
+    postgres: Postgres,
+    *,
+    store_text: StoreText = "postgres",
+    clustering: str = CLUSTERING,
+    chunks: pa.Table = CORPUS.chunks,
+    version: str = "c",
+    pool: str = "library",
+    dataset: str = "books",
+) -> None:
+    facts = PoolFacts(pool, "knowledge", BagOfWords.card.fingerprint, "bag-of-words", DIM)
+    shard = ShardFacts(facts, dataset, "000000", 0, N_DOCUMENTS, "r7", "MIT", True)
     replace_chunk_embeddings(
         postgres,
         shard,
-        Load("run-7", "c", "embeddings of now", "a", clustering),
-        chunks=CORPUS.chunks.to_batches(),
+        Load("run-7", version, "embeddings of now", "a", clustering),
+        chunks=chunks.to_batches(),
         embeddings=CORPUS.embeddings.to_batches(),
         assignments=CORPUS.assignments.to_batches(),
         term_weights=CORPUS.term_weights.to_batches(),
-        store_text="bucket" if store_text == "bucket" else "postgres",
+        store_text=store_text,
     )
 
 
