@@ -172,7 +172,7 @@ class Review(Record):
     corroborates: tuple[str, ...]  # ids of checks
     contradicts: tuple[str, ...]
     text: str | None
-    remark: str  # what became of a text that is not as the model wrote it; "": nothing
+    remark: str  # why it was asked for once more and is not as the model wrote it; "": it was not
 
 
 class _ReviewAnswer(BaseModel):

@@ -296,7 +296,7 @@ class _Desk:
         self._rest.answered(inquiry.purpose)
         await self._write_cache(key, answered.value, answered)
         remark = answered.value.remark if isinstance(answered.value, advice.Review) else ""
-        return answered.value, _ending(purse.calls, f"{_ANSWERED}; {remark}" if remark else "")
+        return answered.value, _succeeded(purse.calls, remark)
 
     def _fail(
         self, inquiry: Inquiry[Any], purse: "_Purse", error: Exception
@@ -305,7 +305,7 @@ class _Desk:
         said = _in_words(error)
         self._log.tell(f"{inquiry.purpose}: {said}", str(error) or said)
         if isinstance(error, _CannotPay):
-            return (*purse.calls, _unsent(inquiry, self._model, said))
+            return (*_failed(purse.calls, ""), _unsent(inquiry, self._model, said))
         if isinstance(error, (OutOfMoney, ConfigError, ModelError)):
             self._rest.broke(said)
         elif purse.calls and not (isinstance(error, NoAnswer) and error.is_refusal):
@@ -314,9 +314,9 @@ class _Desk:
             return (_unsent(inquiry, self._model, "not sent: no place was free in time"),)
         last = purse.calls[-1].outcome
         if last == _ANSWERED or isinstance(error, TimeoutError):
-            return _ending(purse.calls, said)
+            return _failed(purse.calls, said)
         says_more = not isinstance(error, NoAnswer) or error.is_refusal
-        return _ending(purse.calls, f"{last}: {said}" if says_more else last)
+        return _failed(purse.calls, f"{last}: {said}" if says_more else last)
 
     def _key(self, inquiry: Inquiry[Any]) -> str:
         """Content address of an answer: all that decides it.
@@ -522,8 +522,26 @@ def _unsent(inquiry: Inquiry[Any], model: LanguageModel, outcome: str) -> ModelC
     )
 
 
-def _ending(calls: Sequence[ModelCall], outcome: str) -> tuple[ModelCall, ...]:
-    """Calls, the last of which came to what is said; "": as it is."""
-    if not outcome:
-        return tuple(calls)
-    return (*calls[:-1], calls[-1].model_copy(update={"outcome": outcome}))
+def _succeeded(calls: Sequence[ModelCall], remark: str) -> tuple[ModelCall, ...]:
+    """Calls of which exactly one, the last with an answer, is "answered"."""
+    last = max(place for place, call in enumerate(calls) if call.outcome == _ANSWERED)
+    again = f"asked again: {remark}" if remark else "asked again"
+    return tuple(
+        call.model_copy(update={"outcome": again})
+        if call.outcome == _ANSWERED and place != last
+        else call
+        for place, call in enumerate(calls)
+    )
+
+
+def _failed(calls: Sequence[ModelCall], outcome: str) -> tuple[ModelCall, ...]:
+    """Calls none of which is "answered", and the last of which came to `outcome`; "": as it is."""
+    told = [
+        call.model_copy(update={"outcome": "malformed answer"})
+        if call.outcome == _ANSWERED
+        else call
+        for call in calls
+    ]
+    if outcome:
+        told[-1] = told[-1].model_copy(update={"outcome": outcome})
+    return tuple(told)
