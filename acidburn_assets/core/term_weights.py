@@ -66,9 +66,9 @@ Stem: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 class Counts(NamedTuple):
     """How often each term is in each text, by text and then by term."""
 
-    rows: np.ndarray  # (e,) int64, which text
+    rows: np.ndarray  # (e,) int32, which text
     terms: np.ndarray  # (e,) int32
-    counts: np.ndarray  # (e,) int64
+    counts: np.ndarray  # (e,) int32
     n_words: np.ndarray  # (n,) int64, of each text; repeated ones counted
 
 
@@ -92,9 +92,9 @@ def count_terms(texts: pa.Array, stem: Stem) -> Counts:
     terms = ids[np.repeat(starts[:-1][of_word], n_terms) + within]
     found, counts = np.unique(rows << _WORD_BITS | terms, return_counts=True)
     return Counts(
-        rows=found >> _WORD_BITS,
+        rows=(found >> _WORD_BITS).astype(np.int32),
         terms=(found & (2**_WORD_BITS - 1)).astype(np.int32),
-        counts=counts,
+        counts=counts.astype(np.int32),
         n_words=np.bincount(rows, minlength=len(texts)),
     )
 
