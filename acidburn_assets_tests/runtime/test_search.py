@@ -1,4 +1,5 @@
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +18,17 @@ from acidburn_assets.adapters.postgres import (
 )
 from acidburn_assets.adapters.postgres.rows import StoreText
 from acidburn_assets.core import retrieval_report, schemas
+from acidburn_assets.core.answers import Picked, Reviewed
 from acidburn_assets.core.cell_terms import CellTermsAccumulator
 from acidburn_assets.core.cluster_map import Card, ClusterMap, DatasetTerms
 from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
-from acidburn_assets.core.errors import ConfigError, ModelError, NotMaterialized, SchemaError
+from acidburn_assets.core.errors import (
+    ConfigError,
+    ModelError,
+    NotMaterialized,
+    QuestionError,
+    SchemaError,
+)
 from acidburn_assets.core.lexicon import Lexicon, LexiconAccumulator
 from acidburn_assets.runtime.search import Engine
 from acidburn_assets_tests import postgres_samples
@@ -375,3 +383,78 @@ def test_report_measures_the_same_way_as_ask(store: ObjectStore, database: Postg
         for passage in engine.ask(question.text, n_scanned=8, n_passages=1).passages
     ]
     assert sum(found) / len(found) <= one.recall_at_10.mean
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "می‌خواهم ماه را ببینم",  # Persian, with a mark that keeps letters apart
+        "\u200fהירח\u200f",
+        "👨\u200d👩\u200d👧 by the moon",
+        "moon\u00ad light\ttonight\r\nand more",
+    ],
+)
+def test_marks_that_scripts_need_are_text(
+    store: ObjectStore, database: Postgres, question: str
+) -> None:
+    fill(database)
+    assert make_engine(store, database).ask(question).question == question
+
+
+@pytest.mark.parametrize("question", ["moon\0", "\x1b[31mmoon", "moon\ud800", "\x07"])
+def test_what_is_no_text_is_no_question(
+    store: ObjectStore, database: Postgres, question: str
+) -> None:
+    fill(database)
+    with pytest.raises(QuestionError, match="no text"):
+        make_engine(store, database).ask(question)
+
+
+class Paid:
+    """An advisor that counts what it is asked."""
+
+    model = "paid-1"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def pick(self, *_: object, **__: object) -> Picked:
+        self.asked.append("pick")
+        return Picked((), ())
+
+    def review(self, *_: object, **__: object) -> Reviewed:
+        self.asked.append("review")
+        return Reviewed(False, (), (), (), None, ())
+
+
+def test_a_search_without_advice_pays_nobody(store: ObjectStore, database: Postgres) -> None:
+    fill(database)
+    advisor = Paid()
+    engine = Engine(
+        store=store, postgres=database, encoder=BagOfWords(), pool="library", advisor=advisor
+    )
+    assert engine.writer == "paid-1"
+    found = engine.ask("bishop or pawn", advises=False)
+    assert advisor.asked == []
+    assert found.verification.status == "not_needed"
+    assert found.passages
+    engine.ask("bishop or pawn")
+    assert advisor.asked == ["pick", "review"]
+    assert make_engine(store, database).writer is None
+
+
+def test_a_shard_that_is_ahead_of_the_map_is_answered_from(
+    store: ObjectStore, database: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clusters were found after the map was labelled; asking failed with a KeyError."""
+    ahead = pa.array([topic + 70 for topic in CORPUS.assignments["cluster_id"].to_pylist()])
+    assignments = CORPUS.assignments.set_column(
+        CORPUS.assignments.schema.get_field_index("cluster_id"),
+        CORPUS.assignments.schema.field("cluster_id"),
+        ahead.cast(pa.int32()),
+    )
+    monkeypatch.setattr(sys.modules[__name__], "CORPUS", CORPUS._replace(assignments=assignments))
+    fill(database, clustering="of tomorrow")
+    answer = make_engine(store, database).ask("bishop or pawn")
+    assert answer.passages[0].cluster_title == "cluster 74"
+    assert answer.trail.n_shards_behind == 1
