@@ -272,6 +272,26 @@ def test_a_long_passage_is_folded_and_opened(show: Callable[..., Shown]) -> None
     assert page.locator("#passage-1 .more").count() == 0
 
 
+def test_a_verdict_without_calibration_says_that_it_is_none(show: Callable[..., Shown]) -> None:
+    def make(question: str) -> Answer:
+        answer = make_answer(question, verdict="ambiguous", points=POINTS)
+        gate = answer.gate.model_copy(
+            update={
+                **dict.fromkeys(("probability", "threshold", "false_accepts")),
+                "provenance": "not calibrated for this encoder: python -m benchmarks.gate",
+            }
+        )
+        rounds = [one.model_copy(update={"probability": None}) for one in answer.trail.rounds]
+        trail = answer.trail.model_copy(update={"rounds": tuple(rounds)})
+        return answer.model_copy(update={"gate": gate, "trail": trail})
+
+    page = show(make).ask()
+    assert page.inner_text(".verdict h2") == "The nearest passages"
+    assert "cannot be told: not calibrated for this encoder" in page.inner_text(".verdict")
+    assert "NaN" not in page.inner_text("body")
+    assert page.locator(".rounds li").first.inner_text() == "4 cells, 410 rows\nambiguous"
+
+
 def test_where_a_passage_is_from_is_folded_beneath_it(show: Callable[..., Shown]) -> None:
     page = show().ask()
     origin = page.locator("#passage-2 .origin")

@@ -6,8 +6,9 @@
 
 const N_TOPICS = 24; // clusters that are offered at the start: three lines
 const N_PASSAGES = 10;
+const N_SEARCHED = 12; // clusters that are named at once; the others are folded
 const N_NEAR = 6; // clusters that are offered where nothing was found
-const FOLD_CHARS = 700; // of a passage; chosen: eight lines
+const FOLD_CHARS = 700, FOLD_LINES = 10; // of a passage; chosen: what is seen of it at once
 const DEEPER = 4; // times as much is searched when somebody asks to look further
 const TOKEN = "acidburn-token"; // in sessionStorage: ends with the tab
 const LETTERS = "acidburn-letters"; // in localStorage: whether single keys do something
@@ -226,14 +227,17 @@ function verdictOf({ gate, trail, passages, text, pool }) {
     return { title: text ? "Answered from the passages below" : "The answer is among these passages",
       said: [sure && `${sure}${bar}. `, `Looked at ${looked}.`].join("") };
   }
+  if (gate.probability === null) {
+    return { title: "The nearest passages",
+      said: `Whether they answer it cannot be told: ${gate.provenance}. Looked at ${looked}.` };
+  }
   if (gate.verdict === "ambiguous") {
     return { title: "This may not answer it",
-      said: [`The passages are near the question, and it is not sure that they answer it`,
-        sure && ` (${sure}${bar})`, `. Read them with care. Looked at ${looked}.`].join("") };
+      said: "The passages are near the question, and it is not sure that they answer it "
+        + `(${sure}${bar}). Read them with care. Looked at ${looked}.` };
   }
   return { title: passages.length ? "Nothing found that answers this" : "Nothing found",
-    said: `Looked at ${looked} of the pool ${pool}`
-      + (sure ? `, and no passage came near enough (${sure}${bar}).` : ", and no passage came near enough.") };
+    said: `Looked at ${looked} of the pool ${pool}, and no passage came near enough (${sure}${bar}).` };
 }
 
 const CHECKED = {
@@ -278,7 +282,7 @@ class Page {
     }
     const { pools } = this.facts;
     byId("pool").replaceChildren(...pools.map(({ name, tier }) =>
-      element("option", { value: name, text: tier === "verification" ? `${name} (verification)` : name })));
+      element("option", { value: name, text: tier === "verification" && name !== tier ? `${name} (verification)` : name })));
     byId("pools").hidden = pools.length < 2;
     byId("question").maxLength = this.facts.question_chars;
     await this.readHash();
@@ -450,10 +454,11 @@ class Page {
   checked({ status, by, passages }) {
     return element("div", { className: `checked ${status}` },
       element("strong", { text: CHECKED[status] ?? status }),
-      document.createTextNode(by ? ` by ${by}` : " by anybody"),
-      passages.length ? folded(counted(passages.length, "passage"), element("ul", {}, ...passages.map((one) =>
-        element("li", { className: "foreign" }, element("strong", { text: `${nameOf(one)}: ` }),
-          ...marked(one.text, one.matches))))) : null);
+      document.createTextNode(by ? ` by ${by}` : ": no pool for verification says so"),
+      passages.length ? folded(`The nearest ${counted(passages.length, "passage")} there`,
+        element("ul", {}, ...passages.map((one) => element("li", {},
+          element("span", { className: "name foreign", text: nameOf(one) }),
+          element("div", { className: "text foreign" }, ...marked(one.text, one.matches)))))) : null);
   }
 
   passages(answer) {
@@ -470,7 +475,7 @@ class Page {
   passage(one) {
     const id = `passage-${one.rank}`;
     const text = element("div", { className: "text foreign" }, ...marked(one.text, one.matches));
-    const isLong = one.text.length > FOLD_CHARS;
+    const isLong = one.text.length > FOLD_CHARS || one.text.split("\n").length > FOLD_LINES;
     text.classList.toggle("folded", isLong);
     const more = isLong ? button({ className: "more", text: "Show all of it", "aria-expanded": "false" }, () => {
       const isFolded = text.classList.toggle("folded");
@@ -568,9 +573,10 @@ class Page {
   }
 
   searched(trail) {
-    const chips = element("ul", { className: "chips" }, ...trail.clusters_searched.map((one) => element("li", {},
+    const chips = (clusters) => element("ul", { className: "chips" }, ...clusters.map((one) => element("li", {},
       this.topic(one.cluster_id, one.title, () => this.choose(one.cluster_id), "",
         { "data-cluster": one.cluster_id, "aria-pressed": "false" }))));
+    const clusters = trail.clusters_searched, more = clusters.slice(N_SEARCHED);
     const most = Math.max(1, ...trail.rounds.map(({ n_rows_scanned }) => n_rows_scanned));
     const rounds = element("ol", { className: "rounds" }, ...trail.rounds.map((one) => {
       const bar = element("b");
@@ -581,7 +587,9 @@ class Page {
         element("i", { "aria-hidden": "true" }, bar));
     }));
     return [
-      element("h2", { text: `Searched: ${counted(trail.clusters_searched.length, "cluster")}` }), chips,
+      element("h2", { text: `Searched: ${counted(clusters.length, "cluster")}` }),
+      chips(clusters.slice(0, N_SEARCHED)),
+      ...(more.length ? [folded(`${number(more.length)} more`, chips(more))] : []),
       ...(trail.rounds.length ? [element("h2", { text: trail.rounds.length > 1
         ? `Widened ${trail.rounds.length === 2 ? "once" : `${trail.rounds.length - 1} times`}` : "One round was enough" }), rounds] : []),
     ];
