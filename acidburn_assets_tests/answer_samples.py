@@ -23,6 +23,7 @@ from acidburn_assets.core.answers import (
 )
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.errors import QuestionError
+from acidburn_assets.runtime.following import Version
 from acidburn_assets_tests import map_samples
 
 N_POINTS, N_CLUSTERS = 3_000, 40
@@ -244,14 +245,15 @@ class FakeHome:
         self.name = name
         self.tier = "knowledge"
         self.made_of: str | Exception = "first"
+        self.rows = "so many"
         self.opens: Callable[[], FakeAnswerer] | Exception = lambda: answerer or FakeAnswerer()
         self.n_opened = 0
         self._points = points
 
-    def version(self) -> str:
+    def version(self) -> Version:
         if isinstance(self.made_of, Exception):
             raise self.made_of
-        return self.made_of
+        return Version(self.made_of, self.rows)
 
     def open(self) -> FakeAnswerer:
         self.n_opened += 1

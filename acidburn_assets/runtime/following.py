@@ -26,6 +26,11 @@ from acidburn_assets.core.answers import Answer
 from acidburn_assets.core.cluster_map import ClusterMap
 from acidburn_assets.core.errors import AcidburnError, NotMaterialized, ObjectMissing
 
+ROWS_SECONDS = 300.0
+"""Between two openings of a pool of which only rows in the database changed: while it is loaded,
+shard after shard, an answer's passages are of now anyway, and only what it says of the pool's size
+is of then. Chosen."""
+
 MOST_PATIENCE_SECONDS = 300.0
 """Between two tries to open a version of a pool that could not be opened. Chosen."""
 
@@ -69,13 +74,21 @@ class Answerer(Protocol):
         """Lets go of connections."""
 
 
+class Version(NamedTuple):
+    """What an answerer is made of."""
+
+    objects: str
+    rows: str = ""
+    """What the database holds."""
+
+
 class Home(Protocol):
     """Where answerers of a pool come from."""
 
     name: str
     tier: Literal["knowledge", "verification"]
 
-    def version(self) -> str:
+    def version(self) -> Version:
         """What an answerer opened now would be made of; cheap."""
 
     def open(self) -> Answerer:
@@ -93,12 +106,13 @@ class Home(Protocol):
 class Opened:
     """One generation of a pool: an answerer, and what the page shows beside its answers."""
 
-    version: str
+    version: Version
     answerer: Answerer
     outline: bytes
     """JSON of `core.map_page.outline`: clusters and points."""
     n_asking: int = 0
     is_retired: bool = False
+    opened_at: float = 0.0
 
 
 @dataclass(eq=False)
@@ -106,7 +120,7 @@ class _Followed:
     home: Home
     opened: Opened | None = None
     trouble: AcidburnError | None = None
-    refused: str | None = None  # the version that could not be opened
+    refused: Version | None = None  # the version that could not be opened
     patience_seconds: float = 0.0
     retry_at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -200,6 +214,13 @@ class Pools:
             return
         if version == one.refused and self._clock() < one.retry_at:
             return
+        if (
+            one.opened is not None
+            and one.opened.version.objects == version.objects
+            and self._clock() < one.opened.opened_at + ROWS_SECONDS
+        ):
+            one.trouble = one.refused = None
+            return
         try:
             opened = _open(one.home, version)
         except AcidburnError:
@@ -215,6 +236,7 @@ class Pools:
             raise
         if one.opened is not None:
             log.info("pool %s was made anew and is followed", name)
+        opened.opened_at = self._clock()
         self._swap(one, opened)
         one.trouble = one.refused = None
 
@@ -229,7 +251,7 @@ class Pools:
             old.answerer.close()
 
 
-def _open(home: Home, version: str) -> Opened:
+def _open(home: Home, version: Version) -> Opened:
     answerer = home.open()
     try:
         outline = map_page.outline(home.points(), answerer.cluster_map)
@@ -269,11 +291,11 @@ class EngineHome:
         self._postgres = postgres
         self._make = make
 
-    def version(self) -> str:
-        """Versions of the objects, and what the ledger says: one head each, and one query."""
+    def version(self) -> Version:
+        """Versions of the objects, and what the ledger says: a head of each, and a query each."""
         found = [self._store.head(f"{pool}/{one}") for pool in self._read for one in READ]
         states = [pool_state(self._postgres, pool) for pool in self._read]
-        return f"{[one.etag if one else None for one in found]} {states}"
+        return Version(str([one.etag if one else None for one in found]), str(states))
 
     def open(self) -> Answerer:
         """A new engine."""

@@ -468,14 +468,19 @@ _KINDS: tuple[tuple[type[AcidburnError], int, str, str], ...] = (
     (ServiceUnavailable, 503, "a service that is needed does not answer", "ask again in a moment"),
     (TransientError, 503, "something that is needed is away", "ask again in a moment"),
     (BudgetError, 402, "the answer would cost more than was allowed", "ask for passages: /search"),
-    (NotMaterialized, 503, "the pool {pool} has not been made yet", "acidburn materialize {pool}"),
+    (
+        NotMaterialized,
+        503,
+        "the pool {pool} has not been made yet",
+        "run: acidburn materialize {pool}",
+    ),
     (
         ModelError,
         500,
         "questions are encoded by another model than the pool {pool}",
         "set ACIDBURN_MODEL to the pool's model, and start the service again",
     ),
-    (AcidburnError, 500, "the pool {pool} cannot be read", "acidburn doctor"),
+    (AcidburnError, 500, "the pool {pool} cannot be read", "run: acidburn doctor"),
 )
 """Status, what is said and what to do, by kind; the first that fits."""
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from acidburn_assets.core.errors import DatabaseUnavailable, NotMaterialized, SchemaError
-from acidburn_assets.runtime.following import MOST_PATIENCE_SECONDS, Pools
+from acidburn_assets.runtime.following import MOST_PATIENCE_SECONDS, ROWS_SECONDS, Pools
 from acidburn_assets_tests import map_samples
 from acidburn_assets_tests.answer_samples import FakeAnswerer, FakeHome
 
@@ -35,6 +35,21 @@ def test_a_pool_that_is_made_anew_is_opened_anew_and_the_old_one_closed() -> Non
     with pools.lease("science") as opened:
         assert opened.answerer is made[1]
     assert (made[0].is_closed, made[1].is_closed) == (True, False)
+
+
+def test_a_pool_that_is_being_loaded_is_opened_anew_now_and_then_only() -> None:
+    """Each shard that is loaded changes what the database holds, and opening reads a bucket."""
+    clock = Clock()
+    home = FakeHome()
+    pools = Pools([home], look_seconds=15, clock=clock)
+    for shard in range(100):
+        home.rows = f"{shard} shards"
+        pools.follow()
+        clock.now += 15
+    assert home.n_opened == 1 + 99 * 15 // ROWS_SECONDS
+    home.made_of = "second"
+    pools.follow()
+    assert home.n_opened == 2 + 99 * 15 // ROWS_SECONDS
 
 
 def test_a_question_under_way_keeps_the_old_one_open_until_it_is_answered() -> None:

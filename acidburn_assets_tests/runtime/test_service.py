@@ -254,11 +254,11 @@ def test_a_pool_that_was_not_made_says_so_and_another_goes_on() -> None:
     assert (refused.status, answered.status) == (503, 200)
     assert refused.json == {
         "error": "the pool missing has not been made yet",
-        "mend": "acidburn materialize missing",
+        "mend": "run: acidburn materialize missing",
     }
     assert (health.status, health.json) == (503, {"status": "degraded"})
     assert facts["pools"][0]["is_ready"] is False
-    assert facts["pools"][0]["mend"] == "acidburn materialize missing"
+    assert facts["pools"][0]["mend"] == "run: acidburn materialize missing"
     assert "/root" not in json.dumps(facts)
 
 

@@ -266,7 +266,8 @@ class Page {
 
   complain(problem) {
     byId("trouble").replaceChildren(element("strong", { text: problem.message }),
-      document.createTextNode(problem.mend ?? ""));
+      element("p", { text: problem.mend ?? "" }), element("p", { className: "soft foreign",
+        text: this.shown === null ? "" : `Below is still the answer to: ${this.shown.question}` }));
     byId("trouble").hidden = false;
   }
 
@@ -455,7 +456,7 @@ class Page {
     return element("div", { className: `checked ${status}` },
       element("strong", { text: CHECKED[status] ?? status }),
       document.createTextNode(by ? ` by ${by}` : ": no pool for verification says so"),
-      passages.length ? folded(`The nearest ${counted(passages.length, "passage")} there`,
+      passages.length ? folded(`${counted(passages.length, "passage")} there`,
         element("ul", {}, ...passages.map((one) => element("li", {},
           element("span", { className: "name foreign", text: nameOf(one) }),
           element("div", { className: "text foreign" }, ...marked(one.text, one.matches)))))) : null);
