@@ -144,8 +144,8 @@ class Settings(BaseSettings):
     """Questions that are worked on at once. Chosen: one search holds one connection to Postgres
     and one core of it."""
     acidburn_serve_waiting: int = Field(64, ge=0)
-    """Questions that wait for their turn, at most; the next are refused. Chosen: at 0.1 s each and
-    four at once the last one waits under two seconds."""
+    """Questions that wait for their turn, at most; the next are refused. Chosen: on two busy cores
+    the last one then waits four seconds."""
     acidburn_serve_timeout_seconds: float = Field(60.0, gt=0)
     """After which a caller is told that it took too long, its waiting counted. Chosen: as long as
     one search in Postgres may take."""

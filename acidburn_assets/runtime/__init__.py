@@ -1,1 +1,2 @@
-"""Answers questions: no Dagster, nothing that fits or loads. What `acidburn ask` runs."""
+"""Answers questions: no Dagster, nothing that fits or loads. What `acidburn ask` and
+`acidburn serve` run."""
