@@ -25,13 +25,15 @@ from acidburn_assets_tests.fakes import FakeTokenizer
 ROOT = Path(__file__).resolve().parents[1]
 
 SCRIPTS = [
-    *("audit", "chunk", "cluster", "embed", "label", "load"),
+    *("ask", "audit", "chunk", "cluster", "embed", "gate", "label", "load"),
     *("map", "orchestration", "plan", "refit", "route", "store"),
 ]
 
 # by name: they lie beside the package and are part of no distribution that could be declared
 audit, chunk, cluster, embed, label, orchestration, plan, route, store = (
-    import_module(f"benchmarks.{name}") for name in SCRIPTS if name not in ("load", "map", "refit")
+    import_module(f"benchmarks.{name}")
+    for name in SCRIPTS
+    if name not in ("ask", "gate", "load", "map", "refit")
 )
 chunkers, clusterers, evaluation, growth, report, timing = (
     import_module(f"benchmarks.{name}")

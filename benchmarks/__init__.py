@@ -1,8 +1,10 @@
 """Benchmarks: what a stage costs beside what others offer for the same work, in one run.
 
+    python -m benchmarks.ask        questions: routed, IVF, HNSW, full text; large pools' cost
     python -m benchmarks.chunk      chunks: ours, semantic-text-splitter, chonkie, LangChain
     python -m benchmarks.embed      encoder: ours, SentenceTransformer.encode
     python -m benchmarks.cluster    engines on labelled titles
+    python -m benchmarks.gate       what is accepted as an answer, and what should not be
     python -m benchmarks.label      titles of clusters: ours, c-TF-IDF, words near the centroid
     python -m benchmarks.load       Postgres: COPY, executemany, row by row
     python -m benchmarks.map        the page of a map: its size, loading, frames, search

@@ -245,7 +245,7 @@ class Scores:
         """Takes the vectors and the term weights that were loaded."""
         weights = pool.term_weights
         lengths = np.diff(weights["terms"].combine_chunks().offsets.to_numpy())
-        self._vectors = pool.asked.vectors
+        self._vectors = unit(pool.asked.vectors)
         terms = weights["terms"].combine_chunks().flatten().to_numpy()
         self._terms, columns = np.unique(terms, return_inverse=True)
         self._weights = scipy.sparse.csc_matrix(
@@ -258,7 +258,7 @@ class Scores:
 
     def of(self, query: Query) -> np.ndarray:
         """As Postgres computes it  # (n,)."""
-        cosine = self._vectors @ query.vector
+        cosine = self._vectors @ unit(query.vector)
         asked = np.array(sorted(query.terms), np.int64)
         at = np.minimum(np.searchsorted(self._terms, asked), len(self._terms) - 1)
         is_known = self._terms[at] == asked
@@ -266,6 +266,17 @@ class Scores:
         words = self._weights[:, at[is_known]] @ weights[is_known] / query.bound
         score: np.ndarray = (1 - query.lexical_share) * cosine + query.lexical_share * words
         return score
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """As Postgres holds them, at a length of 1: pgvector divides by the lengths.
+
+    Args:
+        vectors: (n, dim) or (dim,).
+    """
+    stored = vectors.astype(np.float16).astype(np.float32)
+    made: np.ndarray = stored / np.linalg.norm(stored, axis=-1, keepdims=True)
+    return made
 
 
 def best_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:

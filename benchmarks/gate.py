@@ -288,12 +288,10 @@ def fit(seen: Sequence[Seen]) -> Fit:
     def of(kind: str) -> list[np.ndarray]:
         return [p for each, p in zip(seen, probabilities, strict=True) if each.kind == kind]
 
-    return Fit(
-        weights,
-        intercept,
-        accept=least_threshold(of("emptied"), goal=GOAL),
-        reject=greatest_threshold(of("own"), goal=GOAL),
-    )
+    accept = least_threshold(of("emptied"), goal=GOAL)
+    # what is accepted is never called not found, however well both can be told
+    reject = min(accept, greatest_threshold(of("own"), goal=GOAL))
+    return Fit(weights, intercept, accept, reject)
 
 
 def sample_weights(seen: Sequence[Seen]) -> np.ndarray:

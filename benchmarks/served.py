@@ -339,7 +339,7 @@ class Backends:
         with psycopg.connect(self._dsn) as connection:
             pids = connection.execute(
                 "select pid from pg_stat_activity where backend_type = 'client backend'"
-                " and pid <> pg_backend_pid()"
+                " and datname = current_database() and pid <> pg_backend_pid()"
             ).fetchall()
         used = [psutil.Process(pid).cpu_times() for (pid,) in pids]
         return float(sum(one.user + one.system for one in used))
