@@ -95,9 +95,11 @@ def test_every_way_to_search_finds_what_its_words_name(
     ]
     searched.close()
     with peers.loaded(dsn, asked, n_lists=8) as others:
+        others.build_ivf()
         assert "library_ivf_lists" in others.plans()["ivf"]
         assert "hnsw" in others.plans()["hnsw"]
-        assert [sorted(rows) for rows in others.in_lists(8)] == [list(range(N_ROWS))] * len(queries)
+        everything = [list(range(N_ROWS))] * len(queries)
+        assert [sorted(rows) for rows in others.in_lists(8)] == everything
         ways |= ask.theirs(others, collection, queries, ways)
     judgements = {name: ask.Judged.of(way, asked.relevant) for name, way in ways.items()}
     for name, judgement in judgements.items():
@@ -105,7 +107,7 @@ def test_every_way_to_search_finds_what_its_words_name(
             assert judgement.ndcg.tolist() == [1.0] * len(queries), name
     assert ways["all, both"].share == 1
     assert 0 < ways["routed, both, 10%"].share <= 0.1 + 100 / N_ROWS
-    assert ways["IVFFlat, vectors, 20%"].share >= 0.2
+    assert 0.1 < ways["IVFFlat, vectors, 20%"].share < 0.5  # by the first lists, others differ
     rows = {row["search"]: row for row in ask.table(ways, judgements)}
     assert rows["routed, both, 20%"]["to all"].mean == pytest.approx(1)
     with psycopg.connect(dsn) as connection:

@@ -39,6 +39,10 @@ DEPTH = 100
 
 K = 10
 
+N_BUILDS = 3
+"""Of IVFFlat's lists, which begin at random rows: from one to the next its nDCG@10 differs by up to
+.02."""
+
 EF_SEARCHES = (40, 100, 200, 400, 1_000)
 """HNSW's: pgvector's default, and its most."""
 
@@ -52,7 +56,7 @@ BM25, WIDENED = "all, words: BM25, not ours", "routed, both, widened"
 class Way(NamedTuple):
     """What one way to search found for every question."""
 
-    rows: list[np.ndarray]  # best first
+    runs: list[list[np.ndarray]]  # of one run or several: the rows of each question, best first
     share: float | None = None  # that was scanned, mean
     cpu_ms: float | None = None  # of the server, per question
     full: str | None = None  # the way that scans everything by the same score
@@ -105,7 +109,7 @@ def measure_set(name: str, folder: Path) -> tuple[dict[str, Way], dict[str, Any]
         with peers.loaded(dsn, asked, n_lists=pool.n_cells) as others:
             ways |= theirs(others, pool, queries, ways)
     words = lexical.Bm25(asked.texts)
-    ways[BM25] = Way([lexical.best(words.scores(one), DEPTH) for one in asked.questions])
+    ways[BM25] = Way([[lexical.best(words.scores(one), DEPTH) for one in asked.questions]])
     calibration = gate.calibration_of(served.minilm_card().fingerprint)
     facts = {
         "passages": len(asked.texts),
@@ -139,7 +143,7 @@ def ours(pool: Served, postgres: Postgres, backends: served.Backends) -> dict[st
         found = [search(query) for query in queries]
         spent = backends.cpu_seconds() - before
         return Way(
-            rows=[np.array([pool.row(hit.chunk_id) for hit in each.hits]) for each in found],
+            runs=[[np.array([pool.row(hit.chunk_id) for hit in each.hits]) for each in found]],
             share=float(np.mean([each.n_rows_scanned for each in found]) / n_rows),
             cpu_ms=1000 * spent / len(found),
             full=full,
@@ -186,9 +190,11 @@ def widened(pool: Served, postgres: Postgres, backends: served.Backends) -> Way:
     spent = backends.cpu_seconds() - before
     engine.close()
     return Way(
-        rows=[
-            np.array([pool.row(bytes.fromhex(one.chunk_id)) for one in answer.passages])
-            for answer in answers
+        runs=[
+            [
+                np.array([pool.row(bytes.fromhex(one.chunk_id)) for one in answer.passages])
+                for answer in answers
+            ]
         ],
         share=float(np.mean([answer.trail.share_scanned for answer in answers])),
         cpu_ms=1000 * spent / len(answers),
@@ -212,17 +218,29 @@ def theirs(
     """
     n_rows = len(pool.asked.texts)
     score = Scores(pool)
-    ways = {}
-    for share, n_probes in others.probes_for(SHARES).items():
-        found = others.ivf(n_probes, limit=DEPTH)
-        scanned = None if found.n_scanned is None else found.n_scanned / n_rows
+    ways: dict[str, Way] = {}
+    probes: dict[float, int] = {}
+    cpu_ms: dict[float, float] = {}
+    lists: dict[float, list[list[np.ndarray]]] = {share: [] for share in SHARES}
+    for _ in range(N_BUILDS):
+        others.build_ivf()
+        if not probes:
+            probes = others.probes_for(SHARES)
+            cpu_ms = {share: others.ivf_cpu_ms(n, limit=DEPTH) for share, n in probes.items()}
+        for share, n_probes in probes.items():
+            lists[share].append(others.in_lists(n_probes))
+    for share, runs in lists.items():
+        scanned = float(np.mean([len(rows) for run in runs for rows in run])) / n_rows
         ways[f"IVFFlat, vectors, {share:.0%}"] = Way(
-            found.rows, scanned, found.cpu_ms, full=FULL_DENSE
+            [[rows[:DEPTH] for rows in run] for run in runs], scanned, cpu_ms[share], FULL_DENSE
         )
         ways[f"IVFFlat's lists, our score, {share:.0%}"] = Way(
             [
-                best_of(rows, score.of(query)[rows])
-                for rows, query in zip(others.in_lists(n_probes), queries, strict=True)
+                [
+                    best_of(rows, score.of(query)[rows])
+                    for rows, query in zip(run, queries, strict=True)
+                ]
+                for run in runs
             ],
             scanned,
             full=FULL_HYBRID,
@@ -230,11 +248,13 @@ def theirs(
     work = own[f"routed, vectors, {SHARE_OF_JSON:.0%}"].cpu_ms or 0.0
     for ef_search in EF_SEARCHES:
         found = others.hnsw(ef_search, limit=DEPTH)
-        ways[f"HNSW, ef_search {ef_search}"] = Way(found.rows, cpu_ms=found.cpu_ms, full=FULL_DENSE)
+        ways[f"HNSW, ef_search {ef_search}"] = Way(
+            [found.rows], cpu_ms=found.cpu_ms, full=FULL_DENSE
+        )
         if found.cpu_ms >= work:
             break
     text = others.full_text(limit=DEPTH)
-    ways["all, words: Postgres's ts_rank_cd"] = Way(text.rows, cpu_ms=text.cpu_ms)
+    ways["all, words: Postgres's ts_rank_cd"] = Way([text.rows], cpu_ms=text.cpu_ms)
     return ways
 
 
@@ -288,7 +308,7 @@ def best_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 class Judged(NamedTuple):
-    """Figures of one way, one per question  # (q,) each."""
+    """Figures of one way, one per question, means of its runs  # (q,) each."""
 
     ndcg: np.ndarray
     recall: np.ndarray  # of K
@@ -297,17 +317,20 @@ class Judged(NamedTuple):
     @classmethod
     def of(cls, way: Way, relevant: Sequence[np.ndarray]) -> "Judged":
         """Holds what was found against what answers."""
-        figures = []
-        for rows, right in zip(way.rows, relevant, strict=True):
-            is_right = np.isin(rows, right).tolist()
-            figures.append(
-                (
-                    quality.ndcg(is_right, len(right), k=K),
-                    quality.recall(is_right, len(right), k=K),
-                    quality.recall(is_right, len(right), k=DEPTH),
-                )
-            )
-        return cls(*np.array(figures).T)
+        figures = [
+            [_figures(rows, right) for rows, right in zip(run, relevant, strict=True)]
+            for run in way.runs
+        ]
+        return cls(*np.mean(figures, axis=0).T)
+
+
+def _figures(rows: np.ndarray, relevant: np.ndarray) -> tuple[float, float, float]:
+    is_right = np.isin(rows, relevant).tolist()
+    return (
+        quality.ndcg(is_right, len(relevant), k=K),
+        quality.recall(is_right, len(relevant), k=K),
+        quality.recall(is_right, len(relevant), k=DEPTH),
+    )
 
 
 def table(ways: dict[str, Way], judgements: dict[str, Judged]) -> list[dict[str, Any]]:

@@ -31,18 +31,30 @@ class Found(NamedTuple):
 
     rows: list[np.ndarray]  # best first
     cpu_ms: float  # of its backend, per question
-    n_scanned: float | None = None  # rows that were compared, mean; None: it cannot be told
 
 
 class Peers:
     """One collection, as others would search it."""
 
-    def __init__(self, connection: psycopg.Connection[Any], asked: Asked) -> None:
-        """`loaded` makes one."""
+    def __init__(self, connection: psycopg.Connection[Any], asked: Asked, *, n_lists: int) -> None:
+        """`loaded` makes one; `build_ivf` comes before anything that asks lists."""
         self._connection = connection
         self._asked = asked
+        self._n_lists = n_lists
+        self._lists = f"{asked.name}_ivf_lists"
         self._vectors = [HalfVector(vector) for vector in asked.question_vectors]
         self._backend = psutil.Process(connection.info.backend_pid)
+
+    def build_ivf(self) -> None:
+        """Makes the lists of IVFFlat anew: they begin at random rows, so each time they differ."""
+        lists = sql.Identifier("bench", self._lists)
+        self._connection.execute(sql.SQL("drop index if exists {}").format(lists))
+        self._connection.execute(
+            sql.SQL(
+                "create index {} on {} using ivfflat (embedding halfvec_cosine_ops)"
+                " with (lists = {})"
+            ).format(sql.Identifier(self._lists), self._table("ivf"), sql.Literal(self._n_lists))
+        )
 
     def probes_for(self, shares: Sequence[float]) -> dict[float, int]:
         """The fewest probes with which so large a share is compared, on average.
@@ -53,7 +65,7 @@ class Peers:
         n_rows = len(self._asked.texts)
         chosen = {}
         for share in shares:
-            low, high = 1, self._n_lists()
+            low, high = 1, self._n_lists
             while low < high:
                 middle = (low + high) // 2
                 scanned = [len(rows) for rows in self.in_lists(middle, limit=N_CALIBRATED)]
@@ -75,17 +87,16 @@ class Peers:
         statement = self._nearest("ivf", len(self._asked.texts))
         return [self._rows(statement, [vector]) for vector in self._vectors[:limit]]
 
-    def ivf(self, n_probes: int, *, limit: int) -> Found:
-        """The nearest rows of so many lists.
+    def ivf_cpu_ms(self, n_probes: int, *, limit: int) -> float:
+        """What the nearest rows of so many lists cost the backend, per question.
 
         Args:
             n_probes: lists that are looked into.
             limit: rows for each question.
         """
-        scanned = float(np.mean([len(rows) for rows in self.in_lists(n_probes)]))
+        self._set("ivfflat.probes", n_probes)
         statement = self._nearest("ivf", limit)
-        found = self._timed(lambda: [self._rows(statement, [each]) for each in self._vectors])
-        return found._replace(n_scanned=scanned)
+        return self._timed(lambda: [self._rows(statement, [each]) for each in self._vectors]).cpu_ms
 
     def hnsw(self, ef_search: int, *, limit: int) -> Found:
         """The nearest rows by a graph.
@@ -148,15 +159,6 @@ class Peers:
     def _table(self, name: str) -> sql.Identifier:
         return sql.Identifier("bench", f"{self._asked.name}_{name}")
 
-    def _n_lists(self) -> int:
-        found = self._connection.execute(
-            "select option_value::int from pg_class, pg_options_to_table(reloptions)"
-            " where relname = %s and option_name = 'lists'",
-            [f"{self._asked.name}_ivf_lists"],
-        ).fetchone()
-        assert found is not None
-        return int(found[0])
-
 
 @contextmanager
 def loaded(dsn: str, asked: Asked, *, n_lists: int) -> Iterator[Peers]:
@@ -172,9 +174,9 @@ def loaded(dsn: str, asked: Asked, *, n_lists: int) -> Iterator[Peers]:
     ) as connection:
         register_vector(connection)
         connection.execute("create schema if not exists bench")
-        peers = Peers(connection, asked)
+        peers = Peers(connection, asked, n_lists=n_lists)
         try:
-            _make(connection, asked, n_lists)
+            _make(connection, asked)
             connection.execute("set enable_seqscan = off")
             connection.execute("set jit = off")
             yield peers
@@ -182,7 +184,7 @@ def loaded(dsn: str, asked: Asked, *, n_lists: int) -> Iterator[Peers]:
             connection.execute("drop schema bench cascade")
 
 
-def _make(connection: psycopg.Connection[Any], asked: Asked, n_lists: int) -> None:
+def _make(connection: psycopg.Connection[Any], asked: Asked) -> None:
     dim = asked.vectors.shape[1]
     names = {kind: sql.Identifier("bench", f"{asked.name}_{kind}") for kind in ("ivf", "hnsw")}
     for name in names.values():
@@ -198,11 +200,6 @@ def _make(connection: psycopg.Connection[Any], asked: Asked, n_lists: int) -> No
                 copy.write_row((row, HalfVector(vector)))
     # the graph in memory: one that does not fit is built many times slower
     connection.execute("set maintenance_work_mem = '1GB'")
-    connection.execute(
-        sql.SQL(
-            "create index {} on {} using ivfflat (embedding halfvec_cosine_ops) with (lists = {})"
-        ).format(sql.Identifier(f"{asked.name}_ivf_lists"), names["ivf"], sql.Literal(n_lists))
-    )
     connection.execute(
         sql.SQL(
             "create index on {} using hnsw (embedding halfvec_cosine_ops)"
