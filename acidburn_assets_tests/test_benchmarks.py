@@ -549,7 +549,7 @@ def test_dagster_is_timed_on_a_graph_that_is_sound_and_found_so() -> None:
         "overhead_seconds_per_shard",
     )
     assert all(isinstance(said[name], float) for name in wanted)
-    assert said["partitioned assets"] == 5
-    assert said["asset partitions"] == 5 * 6 + 10
+    assert said["partitioned assets"] == 6
+    assert said["asset partitions"] == 6 * 6 + 12
     assert said["runs submitted"] == 1
     assert {row["what"] for row in said["rows"]} >= {"tick, all sound", "tick, 2 gone"}
