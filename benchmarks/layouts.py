@@ -222,16 +222,23 @@ def load(postgres: Postgres, bucket: ObjectStore, corpus: Corpus) -> Asked:
     text_of = random.integers(0, len(corpus.texts), n_rows)
     asked = np.sort(random.permutation(n_rows)[:N_QUESTIONS])
     facts = PoolFacts(POOL, "knowledge", card().fingerprint, card().name, DIM)
-    vectors, weighed = [], []
-    for start in range(0, n_rows, SHARD_ROWS):
-        rows = np.arange(start, min(start + SHARD_ROWS, n_rows))
+    shards = [
+        np.arange(start, min(start + SHARD_ROWS, n_rows)) for start in range(0, n_rows, SHARD_ROWS)
+    ]
+    vectors = []
+    for rows in shards:
         members = near(corpus.centres[cluster_of[rows]], random)
-        vectors.append(near(members[asked[np.isin(asked, rows)] - start], random))
-        terms = corpus.term_weights.take(pa.array(text_of[rows]))
-        weighed.append((cluster_of[rows].astype(np.int32), terms))
-        load_shard(postgres, facts, corpus, rows, members, cluster_of[rows], text_of[rows], terms)
+        vectors.append(near(members[asked[np.isin(asked, rows)] - rows[0]], random))
+        load_shard(postgres, facts, corpus, rows, members, cluster_of[rows], text_of[rows])
     put_map(bucket, facts, corpus)
-    served.put_terms(bucket, POOL, weighed, n_cells=len(corpus.sizes))
+    served.put_terms(
+        bucket,
+        POOL,
+        lambda: (
+            (cluster_of[rows].astype(np.int32), terms_of(corpus, text_of[rows])) for rows in shards
+        ),
+        n_cells=len(corpus.sizes),
+    )
     typical = np.argsort(np.abs(corpus.sizes - np.median(corpus.sizes)))
     typical = typical[: max(2 * N_CLUSTERS, len(typical) // 5)]
     return Asked(
@@ -249,7 +256,6 @@ def load_shard(
     vectors: np.ndarray,
     clusters: np.ndarray,
     text_of: np.ndarray,
-    terms: pa.Table,
 ) -> None:
     """Loads one shard as `D/chunk_embeddings` does.
 
@@ -261,7 +267,6 @@ def load_shard(
         vectors: of the same  # (n, DIM) float32
         clusters: of the same  # (n,)
         text_of: row of the corpus's texts  # (n,)
-        terms: of `schemas.TERM_WEIGHTS`, whose ids are not these rows'.
     """
     ids = chunk_ids(rows)
     placed = pa.table(
@@ -304,9 +309,21 @@ def load_shard(
         chunks=chunks(),
         embeddings=[embeddings.record_batch(ids, vectors)],
         assignments=placed.to_batches(),
-        term_weights=terms.set_column(0, schemas.TERM_WEIGHTS[0], ids).to_batches(),
+        term_weights=terms_of(corpus, text_of)
+        .set_column(0, schemas.TERM_WEIGHTS[0], ids)
+        .to_batches(),
         store_text="postgres",
     )
+
+
+def terms_of(corpus: Corpus, text_of: np.ndarray) -> pa.Table:
+    """Of `schemas.TERM_WEIGHTS`, with the ids of the texts.
+
+    Args:
+        corpus: whose texts.
+        text_of: row of the corpus's texts  # (n,)
+    """
+    return corpus.term_weights.take(pa.array(text_of))
 
 
 def put_map(bucket: ObjectStore, facts: PoolFacts, corpus: Corpus) -> None:

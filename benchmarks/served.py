@@ -5,7 +5,7 @@ centroids, keyless labels and the map, terms, vectors and texts in Postgres.
 Vectors come ready made.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -179,14 +179,16 @@ def serve(
         )
     together = pa.concat_tables(weighed)
     n_cells = len(model.cell_centroids)
-    put_terms(store, asked.name, [(placed["cell_id"].to_numpy(), together)], n_cells=n_cells)
+    put_terms(
+        store, asked.name, lambda: [(placed["cell_id"].to_numpy(), together)], n_cells=n_cells
+    )
     return Served(asked, facts, store, n_cells, together)
 
 
 def put_terms(
     store: ObjectStore,
     pool: str,
-    weighed: Sequence[tuple[np.ndarray, pa.Table]],
+    read: Callable[[], Iterable[tuple[np.ndarray, pa.Table]]],
     *,
     n_cells: int,
 ) -> None:
@@ -195,16 +197,16 @@ def put_terms(
     Args:
         store: the bucket.
         pool: its name.
-        weighed: of each shard the cells of its chunks  # (n,) int32
-            and its terms, of `schemas.TERM_WEIGHTS`.
+        read: gives of each shard the cells of its chunks  # (n,) int32
+            and its terms, of `schemas.TERM_WEIGHTS`; called twice.
         n_cells: of the pool.
     """
     counted = LexiconAccumulator()
-    for _, terms in weighed:
+    for _, terms in read():
         counted.add(terms["terms"].combine_chunks().flatten().to_numpy(), len(terms))
     lexicon = counted.finish()
     collected = CellTermsAccumulator(Lexicon(lexicon), n_cells)
-    for cell_ids, terms in weighed:
+    for cell_ids, terms in read():
         collected.add(cell_ids, terms)
     for asset, table in (("lexicon", lexicon), ("cell_terms", collected.finish())):
         key = keys.object_key(pool, asset, suffix=".parquet")
