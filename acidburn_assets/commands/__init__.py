@@ -16,7 +16,7 @@ from acidburn_assets.core.errors import AcidburnError
 
 SUBCOMMANDS = (
     *("doctor", "bucket", "plan", "materialize", "ask", "audit", "release", "export", "unload"),
-    *("serve", "ui", "demo"),
+    *("db", "serve", "ui", "demo"),
 )
 
 

@@ -70,12 +70,20 @@ class Dataset(Record):
     pool: str | None = None
     tier: Tier = "knowledge"
     store_text: Literal["postgres", "bucket"] = "postgres"
+    """Where a search finds the texts. Left out: in Postgres where they may be redistributed, and in
+    the bucket, read passage by passage, where they may not: others may be let into a database."""
     filters: Filters = Filters()
     chunk: ChunkSizes = ChunkSizes()
     chunks_per_shard: int = Field(50_000, ge=1)
     budget_usd: float = Field(10.0, ge=0)
     """Planned cost above this blocks the dataset until a person raises it."""
     automation: Automation = "approve"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_locked_texts_in_the_bucket(cls, entry: Any) -> Any:
+        is_locked = isinstance(entry, Mapping) and entry.get("may_redistribute_text") is False
+        return {"store_text": "bucket", **entry} if is_locked else entry
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Dataset":

@@ -1,24 +1,20 @@
-import shutil
-import tempfile
+import re
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import errors, sql
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from acidburn_assets.adapters import embedded_postgres
-from acidburn_assets.adapters.embedded_postgres import EmbeddedPostgres
-from acidburn_assets.adapters.postgres import Postgres, migrate
+from acidburn_assets.adapters.postgres import Postgres, migrate, migrations
 from acidburn_assets.adapters.postgres.migrations import shipped
 from acidburn_assets.core.errors import DatabaseError
 from acidburn_assets_tests import postgres_samples
-from acidburn_assets_tests.postgres_server import database, dsn, new_database, postgres_server
+from acidburn_assets_tests.adapters.supabase import Cloud, server_of_roles, supabase
+from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
 
-__all__ = ["database", "dsn", "postgres_server"]
+__all__ = ["database", "dsn", "postgres_server", "server_of_roles", "supabase"]
 
 FROZEN = {
     "20261124120000_acidburn.sql": (
@@ -29,6 +25,12 @@ FROZEN = {
     ),
     "20261128090000_cells.sql": (
         "82915e1a63e72d8efaadbeec332f7f6231ad6c6aff753eeac46b4c7f5309a430"
+    ),
+    "20261128100000_rights.sql": (
+        "11b88ad8d413d040cf595dfca8cea1fdc3c825a98592fae9a320b4795beacab2"
+    ),
+    "20261128110000_terms.sql": (
+        "4270014b668dc735922836dbd0e81736cf34a12847fbc5a04ca1927b9a5d20a7"
     ),
 }
 
@@ -121,95 +123,37 @@ def test_missing_pgvector_says_how_to_get_it(dsn: str) -> None:
             connection.execute("drop role plain")
 
 
-@pytest.fixture(scope="module")
-def server_of_roles() -> Iterator[EmbeddedPostgres]:
-    """Roles are a server's, and none with rights in any of its databases can be dropped: this one
-    has no database of other tests."""
-    folder = Path(tempfile.mkdtemp(prefix="acidburn-tests-roles-"))
-    try:
-        with embedded_postgres.start(folder) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder)
+def test_tables_of_an_older_version_are_brought_up_to_date_with_what_they_hold(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres = Postgres(SecretStr(dsn))
+    every = shipped()
+    monkeypatch.setattr(migrations, "shipped", lambda: every[:2])
+    migrate(postgres)
+    monkeypatch.undo()
+    sample = postgres_samples.make()
+    with pytest.raises(DatabaseError, match=r"cell_id.* older .* run `acidburn db migrate`"):
+        postgres_samples.load(postgres, sample)
+    assert migrate(postgres) == [migration.file for migration in every[2:]]
+    assert postgres_samples.load(postgres, sample).n_rows == 20
 
 
-@pytest.fixture
-def supabase(server_of_roles: EmbeddedPostgres) -> Iterator[str]:
-    """The database as Supabase hands it over: an owner that is no superuser, web roles."""
-    with new_database(server_of_roles) as dsn:
-        yield from _as_supabase(dsn)
+def test_a_role_that_may_not_migrate_says_who_may(
+    supabase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = shipped()
+    monkeypatch.setattr(migrations, "shipped", lambda: every[:2])
+    cloud = Cloud(supabase)
+    migrate(cloud.as_role("owner"))
+    cloud.run("owner", "create role a_loader login bypassrls in role acidburn_loader")
+    monkeypatch.undo()
+    with pytest.raises(
+        DatabaseError, match=r"lack 20261128090000_cells\.sql.*`acidburn db migrate` as their owner"
+    ):
+        migrate(cloud.as_role("a_loader"))
+    assert migrate(cloud.as_role("a_loader"), dry_run=True) == [one.file for one in every[2:]]
 
 
-def _as_supabase(dsn: str) -> Iterator[str]:
-    roles = ("acidburn_loader", "acidburn_reader", "anon", "authenticated", "owner")
-    roles = (*roles, "a_reader", "a_loader")
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for role in roles:
-            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
-        connection.execute("create role owner login createrole createdb bypassrls")
-        connection.execute("create role anon login")
-        connection.execute("create role authenticated login")
-        connection.execute("grant all on schema extensions to owner with grant option")
-        # what made tables world readable in Supabase's own default
-        connection.execute("alter default privileges grant all on tables to anon, authenticated")
-        connection.execute(
-            sql.SQL("grant create on database {} to owner").format(
-                sql.Identifier(connection.info.dbname)
-            )
-        )
-    yield dsn
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for role in roles:
-            name = sql.Identifier(role)
-            found = connection.execute("select from pg_roles where rolname = %s", [role])
-            if found.fetchone() is not None:
-                connection.execute(sql.SQL("drop owned by {} cascade").format(name))
-        for role in roles:
-            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
-
-
-def test_roles_can_do_their_work_and_no_more(supabase: str) -> None:
-    owner = Postgres(SecretStr(make_conninfo(supabase, user="owner")))
-    migrate(owner)
-    postgres_samples.load(owner, postgres_samples.make())
-    with psycopg.connect(make_conninfo(supabase, user="owner"), autocommit=True) as connection:
-        connection.execute("create role a_reader login in role acidburn_reader")
-        connection.execute("create role a_loader login bypassrls in role acidburn_loader")
-
-    def run(user: str, statement: str) -> int:
-        dsn = make_conninfo(supabase, user=user)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            return connection.execute(statement.encode()).rowcount
-
-    tables = ("pools", "shards", "loads", "pool_loads", "cluster_headers", "migrations")
-    tables = (*tables, "chunk_embeddings", "chunk_texts", "chunk_clusters")
-    tables = (*tables, "lineage", "lineage_shards")
-    for table in tables:
-        assert run("a_reader", f"select from acidburn.{table}") >= 0
-        for user in ("anon", "authenticated"):
-            with pytest.raises(errors.InsufficientPrivilege):
-                run(user, f"select from acidburn.{table}")
-        for user in ("a_reader", "anon", "authenticated"):
-            with pytest.raises(errors.InsufficientPrivilege):
-                run(user, f"delete from acidburn.{table}")
-        with pytest.raises(errors.InsufficientPrivilege):
-            run("a_loader", f"drop table acidburn.{table}")
-    assert run("a_reader", "select from acidburn.chunk_texts") == 20
-    loader = Postgres(SecretStr(make_conninfo(supabase, user="a_loader")))
-    second = postgres_samples.make(shard="000001")
-    assert postgres_samples.load(loader, second).n_rows == 20
-    assert postgres_samples.load(loader, second).is_skipped
-    with pytest.raises(errors.InsufficientPrivilege):
-        run("a_loader", "create table acidburn.mine (a int)")
-
-
-def test_grants_to_the_web_are_refused_by_row_level_security(supabase: str) -> None:
-    """Should somebody grant the schema to anon after all, its rows stay hidden."""
-    owner = Postgres(SecretStr(make_conninfo(supabase, user="owner")))
-    migrate(owner)
-    postgres_samples.load(owner, postgres_samples.make())
-    with psycopg.connect(supabase, autocommit=True) as connection:
-        connection.execute("grant usage on schema acidburn to anon")
-        connection.execute("grant select on all tables in schema acidburn to anon")
-    with psycopg.connect(make_conninfo(supabase, user="anon")) as connection:
-        assert connection.execute("select from acidburn.chunk_texts").rowcount == 0
+def test_no_migration_holds_a_secret() -> None:
+    for migration in shipped():
+        assert not re.search(r"password|secret|api_?key", migration.sql, re.IGNORECASE)

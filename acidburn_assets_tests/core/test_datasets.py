@@ -137,3 +137,19 @@ def test_wrong_pool_settings_are_refused(pools: Any, message: str) -> None:
 
 def test_pools_left_empty_have_the_defaults() -> None:
     assert parse(BOOKS, pools={"knowledge": None}).pool("knowledge").settings == PoolSettings()
+
+
+def test_texts_that_may_not_be_passed_on_stay_in_the_bucket_unless_it_is_said() -> None:
+    registry = parse(
+        BOOKS,
+        FORUM,
+        {**FORUM, "name": "club", "store_text": "postgres"},
+        {**BOOKS, "name": "tomes", "store_text": "bucket"},
+    )
+    found = {name: dataset.store_text for name, dataset in registry.datasets.items()}
+    assert found == {
+        "books": "postgres",
+        "forum": "bucket",
+        "club": "postgres",
+        "tomes": "bucket",
+    }

@@ -2,9 +2,12 @@
 
     connection   where it is, how to connect, what its errors mean
     inspection   whether it can hold the corpus
+    examination  everything else about it that a person should know
     migrations   the tables, in ../sql
     ledger       what is loaded, and removing what no longer belongs
     load         replacing a slice of the corpus in one transaction
+    moves        what a new clustering changes of a shard that is loaded
+    stream       COPY of blocks that another thread makes
     rows         Arrow batches made into rows
     copy_binary  columns made into the bytes of COPY BINARY
     search       exact nearest passages, inside clusters or in a whole pool
@@ -14,6 +17,7 @@ ends with its transaction.
 """
 
 from acidburn_assets.adapters.postgres.connection import Postgres, conninfo_from_parts
+from acidburn_assets.adapters.postgres.examination import Finding, examine
 from acidburn_assets.adapters.postgres.inspection import Inspection, inspect
 from acidburn_assets.adapters.postgres.ledger import (
     LoadState,
@@ -49,6 +53,7 @@ from acidburn_assets.adapters.postgres.search import Hit, Hits, PassageSearch
 
 __all__ = [
     "ClusterHeader",
+    "Finding",
     "Hit",
     "Hits",
     "Inspection",
@@ -66,6 +71,7 @@ __all__ = [
     "chunk_embeddings_source",
     "conninfo_from_parts",
     "count_vectors",
+    "examine",
     "forget_load",
     "inspect",
     "keep_datasets",

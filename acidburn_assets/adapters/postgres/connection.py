@@ -29,6 +29,14 @@ Lookup: TypeAlias = Callable[[str], set[socket.AddressFamily]]
 _HOST = re.compile(r"[A-Za-z0-9._:-]+|[/@].*")
 """A name, an address, or a socket's folder. What a password left behind fits neither."""
 
+_REFUSALS = (
+    "password authentication failed",
+    "no password supplied",
+    "SASL authentication failed",  # PgBouncer
+    "Tenant or user not found",  # Supavisor, of a user without the project's ref too
+)
+"""What a server says that does not know the user or its password."""
+
 _DEFAULTS: dict[str, Any] = {
     "application_name": "acidburn",
     "connect_timeout": 10,
@@ -173,7 +181,7 @@ class Postgres:
     def _explain(self, error: psycopg.OperationalError) -> AcidburnError:
         host, port, dbname, user = self._parts
         said = str(error)
-        if "password authentication failed" in said or "no password supplied" in said:
+        if any(phrase in said for phrase in _REFUSALS):
             hint = (
                 "; through Supabase's pooler the user is postgres.<project ref>"
                 if "pooler.supabase.com" in host and "." not in user
@@ -237,12 +245,26 @@ def _translate(error: psycopg.Error, purpose: str) -> AcidburnError:
         case errors.UndefinedTable() | errors.InvalidSchemaName() if "vector" not in said:
             return DatabaseError(
                 f"{purpose}: {said}. Acidburn makes its tables itself when a Postgres asset is "
-                "materialized; materialize one, or point at the database that has them"
+                "materialized; materialize one or run `acidburn db migrate`, or point at the "
+                "database that has them"
+            )
+        case errors.UndefinedColumn():
+            return DatabaseError(
+                f"{purpose}: {said}; {unchanged}. The tables are older than this version of "
+                "Acidburn: run `acidburn db migrate`"
             )
         case errors.UndefinedObject() | errors.UndefinedFunction() | errors.UndefinedFile() if (
             "vec" in said or "<=>" in said
         ):
             return _lacks_vector(purpose, said)
+        case errors.FeatureNotSupported() | errors.InsufficientPrivilege() if (
+            "row-level security" in said
+        ):
+            return DatabaseError(
+                f"{purpose}: {said}; {unchanged}. A login that loads and does not own the tables "
+                "needs BYPASSRLS itself, it is not inherited from acidburn_loader: alter role … "
+                "bypassrls"
+            )
         case errors.FeatureNotSupported() | errors.InsufficientPrivilege() if "extension" in said:
             return _lacks_vector(purpose, said)
         case errors.InsufficientPrivilege():

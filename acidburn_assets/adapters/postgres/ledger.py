@@ -49,6 +49,8 @@ class LoadState(NamedTuple):
     n_rows: int
     run_id: str
     loaded_at: datetime
+    chunks_sha256: str = ""  # of a shard; "" of a pool
+    assignments_sha256: str = ""  # of a shard; "" of a pool
     n_counted: int | None = None  # rows in the table now; None where they were not counted
 
     def holds(self, source_sha256: str) -> bool:
@@ -84,7 +86,8 @@ def load_ledger(postgres: Postgres, table: ShardTable, dataset: str) -> dict[str
     """
     with postgres.connect(purpose=f"reading the ledger of {dataset}") as connection:
         rows = connection.execute(
-            "select shard, source_sha256, made_from, clustering, loads.n_rows, run_id, loaded_at"
+            "select shard, source_sha256, made_from, clustering, loads.n_rows, run_id, loaded_at,"
+            " chunks_sha256, assignments_sha256"
             " from acidburn.loads join acidburn.shards using (shard_id)"
             " where table_name = %s and dataset = %s order by shard",
             [table, dataset],
@@ -350,7 +353,8 @@ def shard_state(
         "chunk_clusters": ("chunk_clusters",),
     }[table]
     row = connection.execute(
-        "select source_sha256, made_from, clustering, loads.n_rows, run_id, loaded_at, shard_id"
+        "select source_sha256, made_from, clustering, loads.n_rows, run_id, loaded_at,"
+        " chunks_sha256, assignments_sha256, shard_id"
         " from acidburn.loads join acidburn.shards using (shard_id)"
         " where table_name = %s and dataset = %s and shard = %s",
         [table, dataset, shard],

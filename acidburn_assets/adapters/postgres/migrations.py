@@ -8,6 +8,8 @@ import hashlib
 from importlib import resources
 from typing import NamedTuple
 
+from psycopg import errors
+
 from acidburn_assets.adapters.postgres.connection import Connection, Postgres, translated
 from acidburn_assets.core.errors import DatabaseError
 
@@ -68,8 +70,18 @@ def migrate(postgres: Postgres, *, dry_run: bool = False) -> list[str]:
         waiting = _pending(connection)  # another process may have been first
         for migration in waiting:
             with translated(f"applying {migration.file}"):
-                connection.execute(migration.sql.encode())
-                _note(connection, migration)
+                try:
+                    connection.execute(migration.sql.encode())
+                    _note(connection, migration)
+                except errors.InsufficientPrivilege as error:
+                    if "extension" in str(error):
+                        raise
+                    raise DatabaseError(
+                        f"the tables in {postgres.where} lack {migration.file}, which this version "
+                        f"of Acidburn needs, and this role may not change them "
+                        f"({error.diag.message_primary}); run `acidburn db migrate` as their "
+                        "owner (on Supabase: postgres)"
+                    ) from error
     return [migration.file for migration in waiting]
 
 

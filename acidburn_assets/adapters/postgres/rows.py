@@ -27,6 +27,7 @@ TEXT_COLUMNS = (
 CLUSTER_COLUMNS = (
     *("shard_id", "chunk_id", "pool_id", "cluster_id", "strength", "distance", "is_noise"),
 )
+PLACE_COLUMNS = ("chunk_id", "cluster_id", "cell_id", "place")
 HEADER_COLUMNS = (
     *("pool_id", "cluster_id", "parent", "title", "summary", "keywords", "n_chunks", "n_noise"),
     *("radius", "centroid", "medoid_ids", "label_source"),
@@ -81,7 +82,7 @@ class Members(NamedTuple):
     cell_ids: np.ndarray  # (n,) int32
 
 
-def read_members(assignments: Iterable[pa.RecordBatch], target: Target) -> Members:
+def read_members(assignments: Iterable[pa.RecordBatch], *, name: str) -> Members:
     """The part of an assignments table that every row of the shard needs.
 
     Raises:
@@ -90,7 +91,7 @@ def read_members(assignments: Iterable[pa.RecordBatch], target: Target) -> Membe
     chunk_ids = [np.empty((0, 16), np.uint8)]
     cluster_ids, cell_ids = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for batch in assignments:
-        schemas.check(batch, schemas.ASSIGNMENTS, key=f"assignments of {target.name}")
+        schemas.check(batch, schemas.ASSIGNMENTS, key=f"assignments of {name}")
         chunk_ids.append(_id_bytes(batch["chunk_id"]))
         cluster_ids.append(batch["cluster_id"].to_numpy())
         cell_ids.append(batch["cell_id"].to_numpy())
@@ -113,13 +114,13 @@ class Terms(NamedTuple):
         return Terms(starts, self.terms[entries], self.weights[entries])
 
 
-def read_terms(weighed: Iterable[pa.RecordBatch], members: Members, target: Target) -> Terms:
+def read_terms(weighed: Iterable[pa.RecordBatch], members: Members, *, name: str) -> Terms:
     """The terms of a shard that are searched.
 
     Raises:
         SchemaError: not the members' terms.
     """
-    key = f"term weights of {target.name}"
+    key = f"term weights of {name}"
     counts = [np.zeros(1, np.int64)]
     terms, weights = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
     filled = 0
@@ -137,35 +138,64 @@ def read_terms(weighed: Iterable[pa.RecordBatch], members: Members, target: Targ
     return Terms(np.cumsum(np.concatenate(counts)), np.concatenate(terms), np.concatenate(weights))
 
 
-def embedding_blocks(
+def place_block(members: Members) -> Block:
+    """Rows of the temporary table that `moves` compares: each chunk, where it belongs, and its
+    place in the shard's order."""
+    n_rows = len(members.chunk_ids)
+    content = copy_binary.encode_rows(
+        [
+            members.chunk_ids,
+            members.cluster_ids,
+            members.cell_ids,
+            np.arange(n_rows, dtype=np.int32),
+        ]
+    )
+    return Block(n_rows, content)
+
+
+class Vectors(NamedTuple):
+    """A shard's vectors and terms, ready to be sent."""
+
+    halves: np.ndarray  # (n, dim) float16, in the shard's order
+    terms: Terms
+    order: np.ndarray  # (n,) rows by cell
+
+
+def read_vectors(
     embeddings: Iterable[pa.RecordBatch],
     weighed: Iterable[pa.RecordBatch],
     members: Members,
-    target: Target,
-) -> Iterator[Block]:
-    """Rows of `chunk_embeddings` in the order of their cells, so that a cell, and a cluster, is
-    read from few pages. All vectors are read before the first block.
+    *,
+    name: str,
+    dim: int,
+) -> Vectors:
+    """All vectors and terms of a shard, since rows are sent in the order of their cells.
 
     Raises:
         SchemaError: not the members' vectors or terms, or a vector that is not of unit length.
     """
-    key = f"embeddings of {target.name}"
-    n_rows = len(members.chunk_ids)
-    halves = np.empty((n_rows, target.dim), np.float16)
+    key = f"embeddings of {name}"
+    halves = np.empty((len(members.chunk_ids), dim), np.float16)
     filled = 0
     for batch in embeddings:
-        schemas.check(batch, schemas.embeddings(target.dim), key=key)
+        schemas.check(batch, schemas.embeddings(dim), key=key)
         _check_ids(batch, members, filled, key=key)
-        vectors = batch["embedding"].flatten().to_numpy().reshape(-1, target.dim)
-        halves[filled : filled + len(batch)] = _as_halves(vectors, first_row=filled, key=key)
+        vectors = batch["embedding"].flatten().to_numpy().reshape(-1, dim)
+        _check_lengths(vectors, first_row=filled, key=key)
+        halves[filled : filled + len(batch)] = vectors  # rounded in place
         filled += len(batch)
     _check_count(filled, members, key=key)
-    terms = read_terms(weighed, members, target)
-    order = np.argsort(members.cell_ids, kind="stable")
+    terms = read_terms(weighed, members, name=name)
+    return Vectors(halves, terms, np.argsort(members.cell_ids, kind="stable"))
+
+
+def embedding_blocks(vectors: Vectors, members: Members, target: Target) -> Iterator[Block]:
+    """Rows of `chunk_embeddings` in the order of their cells, so that a cell, and a cluster, is
+    read from few pages."""
     step = max(1, _BLOCK_BYTES // (2 * target.dim))
-    for start in range(0, n_rows, step):
-        rows = order[start : start + step]
-        said = terms.take(rows)
+    for start in range(0, len(vectors.order), step):
+        rows = vectors.order[start : start + step]
+        said = vectors.terms.take(rows)
         content = copy_binary.encode_rows(
             [
                 np.full(len(rows), target.shard_id, np.int32),
@@ -173,7 +203,7 @@ def embedding_blocks(
                 np.full(len(rows), target.pool_id, np.int16),
                 members.cluster_ids[rows],
                 members.cell_ids[rows],
-                copy_binary.halfvec_field(halves[rows]),
+                copy_binary.halfvec_field(vectors.halves[rows]),
                 copy_binary.sparsevec_field(*said, dim=term_weights.N_IDS),
             ]
         )
@@ -265,6 +295,7 @@ def header_block(
             f"the cluster map of {pool!r} holds a NUL character, which Postgres cannot store; "
             "materialize cluster_map again"
         )
+    _check_lengths(centroids, first_row=0, key=key)
     keywords = [
         copy_binary.array_value([word.encode() for word in header.keywords], oid=_TEXT_OID)
         for header in headers
@@ -285,7 +316,7 @@ def header_block(
             np.array([header.n_chunks for header in headers], np.int64),
             np.array([header.n_noise for header in headers], np.int64),
             np.array([header.radius for header in headers], np.float32),
-            copy_binary.halfvec_field(_as_halves(centroids, first_row=0, key=key)),
+            copy_binary.halfvec_field(centroids.astype(np.float16)),
             pa.array(medoid_ids, pa.binary()),
             pa.array([header.label_source for header in headers], pa.string()),
         ]
@@ -342,8 +373,8 @@ def source_block(sources: Sequence[Source], *, pool_id: int) -> Block:
     return Block(len(sources), copy_binary.encode_rows(fields))
 
 
-def _as_halves(vectors: np.ndarray, *, first_row: int, key: str) -> np.ndarray:
-    """Unit vectors rounded to fp16.
+def _check_lengths(vectors: np.ndarray, *, first_row: int, key: str) -> None:
+    """Refuses vectors that are not unit vectors.
 
     Args:
         vectors: float32  # (n, dim)
@@ -361,7 +392,6 @@ def _as_halves(vectors: np.ndarray, *, first_row: int, key: str) -> np.ndarray:
             f"{key!r}: the vector in row {first_row + row} has the length {lengths[row]}, not 1; "
             "materialize it again"
         )
-    return vectors.astype(np.float16)
 
 
 def _check_ids(batch: pa.RecordBatch, members: Members, start: int, *, key: str) -> None:
