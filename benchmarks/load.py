@@ -293,7 +293,9 @@ def _again(
             timing.ratio(laps["unchanged"], laps["whole"], clock="wall").median, 1
         ),
         "half_shard_reads": busy.n_half,
+        "blocked_reads": busy.n_blocked,
         "max_reader_stall_ms": round(busy.max_ms, 1),
+        "p99_reader_ms": round(busy.p99_ms, 1),
         "max_reader_idle_ms": round(idle.max_ms, 1),
     }
 

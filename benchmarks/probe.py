@@ -18,11 +18,16 @@ import psycopg
 
 from benchmarks.loaders import NEXT
 
+BLOCKED_MS = 50
+"""A look that waits so long for a lock is given up and counted: half of what a reader may wait, and
+no busy machine makes it. Chosen."""
+
 
 class Seen(NamedTuple):
     """What the reader saw."""
 
     n_looks: int
+    n_blocked: int  # looks that waited for a lock
     n_half: int  # looks at a shard that was not whole
     n_generations: int  # that were seen
     median_ms: float  # of the short look
@@ -64,8 +69,9 @@ class Probe:
 
 def main(dsn: str, shard_id: int, n_rows: int) -> None:
     """Looks until a line comes in, then prints what was seen."""
-    seconds, n_half, generations = [], 0, set()
+    seconds, n_half, n_blocked, generations = [], 0, 0, set()
     with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"set lock_timeout = {BLOCKED_MS}".encode())
         cells = [
             cell
             for (cell,) in connection.execute(
@@ -80,24 +86,29 @@ def main(dsn: str, shard_id: int, n_rows: int) -> None:
             wanted = cells[number % len(cells)] % NEXT
             number += 1
             began = time.perf_counter()
-            connection.execute(
-                "select count(*) from acidburn.chunk_embeddings where cell_id = any(%s)"
-                " and pool_id = (select pool_id from acidburn.shards where shard_id = %s)",
-                [[wanted, wanted + NEXT], shard_id],
-            ).fetchone()
-            seconds.append(time.perf_counter() - began)
-            if number % 5:
+            try:
+                connection.execute(
+                    "select count(*) from acidburn.chunk_embeddings where cell_id = any(%s)"
+                    " and pool_id = (select pool_id from acidburn.shards where shard_id = %s)",
+                    [[wanted, wanted + NEXT], shard_id],
+                ).fetchone()
+                seconds.append(time.perf_counter() - began)
+                if number % 5:
+                    continue
+                found = connection.execute(
+                    "select cell_id >= %s, count(*) from acidburn.chunk_embeddings"
+                    " where shard_id = %s group by 1",
+                    [NEXT, shard_id],
+                ).fetchall()
+            except psycopg.errors.LockNotAvailable:
+                n_blocked += 1
                 continue
-            found = connection.execute(
-                "select cell_id >= %s, count(*) from acidburn.chunk_embeddings"
-                " where shard_id = %s group by 1",
-                [NEXT, shard_id],
-            ).fetchall()
             n_half += len(found) != 1 or found[0][1] != n_rows
             generations |= {one for one, _ in found}
     times = 1000 * np.array(seconds)
     seen = Seen(
         n_looks=number,
+        n_blocked=n_blocked,
         n_half=n_half,
         n_generations=len(generations),
         median_ms=float(np.median(times)),
