@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from acidburn_assets_tests.browser import chromium, chromium_program, window
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
@@ -33,6 +34,11 @@ __all__ = [
     "window",
     "world",
 ]
+
+
+# a machine that is busy is no defect
+settings.register_profile("acidburn", deadline=None)
+settings.load_profile("acidburn")
 
 
 @pytest.fixture(autouse=True)

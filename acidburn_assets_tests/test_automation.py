@@ -112,8 +112,11 @@ def test_what_is_made_from_something_lost_waits_for_it(copied_world: World) -> N
         copied_world.object_path(f"notes/{asset}/000001.parquet").unlink()
     assert look(copied_world) == {"notes/chunks": [("000001", "000001")]}
     assert acidburn("materialize", "notes/chunks").code == 0
-    assert look(copied_world) == {"notes/embeddings": [("000001", "000001")]}
+    assert look(copied_world) == {
+        f"notes/{asset}": [("000001", "000001")] for asset in ("embeddings", "term_weights")
+    }
     assert acidburn("materialize", "notes/embeddings").code == 0
+    assert acidburn("materialize", "notes/term_weights").code == 0
     # the manifest is what it was: the shard has its old content
     assert look(copied_world) == {"notes/assignments": [("000001", "000001")]}
 
@@ -167,6 +170,7 @@ def test_what_a_person_began_goes_on_by_itself(blank_world: World) -> None:
     assert acidburn("materialize", "manual").code == 0
     assert look(blank_world) == {
         "reference/cluster_model": [None],
+        "manual/term_weights": [("000000", "000003")],
         **{f"{name}/plan": [None] for name in ("notes", "articles")},
     }
 
