@@ -28,7 +28,7 @@ _VERDICTS: Mapping[Verdict, str] = {
     "--scan",
     "n_scanned",
     type=click.IntRange(1),
-    help="Passages to compare with at most.  [default: a tenth of the pool, 8,000 at most]",
+    help="Passages to compare with at first.  [default: a tenth of the pool, 5,000 at most]",
 )
 @click.option("--passages", "n_passages", default=5, show_default=True, type=click.IntRange(1, 200))
 @click.option(

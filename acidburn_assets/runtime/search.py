@@ -40,10 +40,12 @@ from acidburn_assets.runtime.pools import SearchedPool
 N_CONSIDERED = 16
 """Clusters that the trail shows at least. Chosen."""
 
-SHARE_SCANNED, MAX_SCANNED = 0.1, 8_000
-"""Passages that a question is compared with at first, unless it is said how many: a tenth of the
-pool, and never more than so many. Source: `python -m benchmarks.ask`: a tenth keeps .99 of a full
-scan's nDCG@10; a row of 1,024 values and 231 terms takes Postgres 1.5 to 2.5 µs."""
+SHARE_SCANNED, MAX_SCANNED, N_CELLS = 0.1, 5_000, 12
+"""What a question is compared with at first, unless it is said how many: a tenth of the pool, but
+no more than so many passages, or so many average cells where these hold more. Source: `python -m
+benchmarks.ask`: a tenth keeps .99 of a full scan's nDCG@10, and 5,000 rows of 1,024 values and 231
+terms are some 15 ms of Postgres; the cells, which only pools of many millions have so large, are
+chosen."""
 
 WIDENINGS = (1, 2, 4, 8)
 """While the gate is not satisfied so many times as much is looked at, and no further."""
@@ -125,7 +127,7 @@ class Engine:
         Args:
             question: as a person wrote it.
             n_scanned: how many passages it is compared with at first, those of one cell at least;
-                None: `SHARE_SCANNED` and `MAX_SCANNED`.
+                None: `SHARE_SCANNED`, `MAX_SCANNED` and `N_CELLS`.
             n_passages: how many passages are wanted.
             widens: whether more is looked at where the gate is not satisfied.
             advises: whether the advisor and the verification pools are asked.
@@ -247,7 +249,7 @@ class Engine:
     ) -> "_Found":
         """Looks into the best cells, and into more of them as long as the gate asks for it."""
         if n_scanned is None:
-            n_scanned = min(max(1, round(SHARE_SCANNED * pool.n_rows)), MAX_SCANNED)
+            n_scanned = _first_look(pool.n_rows, len(route.cells.cell_ids))
         # more than are wanted: equal texts become one, and the gate looks at the tenth
         limit = max(2 * n_passages, 2 * gate.N_COMPARED)
         hits: list[Hit] = []
@@ -391,6 +393,17 @@ class _Clock:
         now = time.perf_counter()
         self.laps[stage] = now - self._last
         self._last = now
+
+
+def _first_look(n_rows: int, n_cells: int) -> int:
+    """How many passages a question is compared with at first.
+
+    Args:
+        n_rows: of the pool.
+        n_cells: of the pool.
+    """
+    most = max(MAX_SCANNED, N_CELLS * n_rows // n_cells)
+    return min(max(1, round(SHARE_SCANNED * n_rows)), most)
 
 
 def _check(question: str) -> None:

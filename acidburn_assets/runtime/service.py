@@ -92,7 +92,7 @@ class Asked(BaseModel):
     n_passages: int = Field(10, ge=1, le=MAX_PASSAGES)
     """How many passages are wanted."""
     n_scanned: int | None = Field(None, ge=1)
-    """How many passages it is compared with at first; null: a tenth of the pool, 8,000 at most."""
+    """How many passages it is compared with at first; null: a tenth of the pool, 5,000 at most."""
     widens: bool = True
     """Whether up to eight times as many are looked at where those found are not sure to answer."""
 

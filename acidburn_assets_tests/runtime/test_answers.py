@@ -10,6 +10,7 @@ from acidburn_assets.adapters.postgres import Postgres
 from acidburn_assets.core import gate
 from acidburn_assets.core.answers import Answer, Card, ModelCall, Picked, Quoted, Reviewed
 from acidburn_assets.core.gate import Calibration
+from acidburn_assets.runtime import search
 from acidburn_assets.runtime.search import Engine
 from acidburn_assets_tests.postgres_server import database, dsn, postgres_server
 from acidburn_assets_tests.runtime import test_search as samples
@@ -98,6 +99,20 @@ def test_what_does_not_pass_is_looked_for_in_twice_as_much_each_time(
 def test_a_small_pool_is_searched_whole_and_then_it_is_enough(make_engine: MakeEngine) -> None:
     rounds = make_engine(NEVER).ask(QUESTION, n_scanned=30).trail.rounds
     assert [one.n_rows_scanned for one in rounds] == [24, 40]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_cells", "expected"),
+    [
+        (5, 1, 1),  # one passage at least
+        (5_176, 323, 518),  # a tenth
+        (10**6, 16_000, 5_000),
+        (48 * 10**6, 32_768, 17_578),  # twelve cells
+        (1_000, 1, 100),
+    ],
+)
+def test_a_first_look_is_bounded(n_rows: int, n_cells: int, expected: int) -> None:
+    assert search._first_look(n_rows, n_cells) == expected
 
 
 def test_who_does_not_want_it_widened_gets_one_look(make_engine: MakeEngine) -> None:
