@@ -64,11 +64,13 @@ class Way(NamedTuple):
 
 @click.command()
 @click.option("--quick", is_flag=True, help="One collection and a pool of 20,000: 3 minutes.")
+@click.option("--cost-of", type=click.IntRange(1_000), help="A pool of so many passages, no more.")
 @click.option("--json", "is_json", is_flag=True, help="End with one JSON object.")
-def command(quick: bool, is_json: bool) -> None:
+def command(quick: bool, cost_of: int | None, is_json: bool) -> None:
     """Compare searches: nDCG, recall, retention; latency, CPU and blocks of large pools."""
     sets: dict[str, dict[str, Any]] = {}
-    for name in judged.SETS[: 1 if quick else None]:
+    names = judged.SETS[: 1 if quick else None] if cost_of is None else ()
+    for name in names:
         click.echo(f"asking {name}", err=True)
         with tempfile.TemporaryDirectory(
             prefix="acidburn-bench-", ignore_cleanup_errors=True
@@ -79,7 +81,8 @@ def command(quick: bool, is_json: bool) -> None:
         report.show(f"ask: {name}", rows, facts=facts, is_json=is_json)
         sets[name] = summary(judgements)
     costs = []
-    for n_rows in SIZES_QUICK if quick else SIZES:
+    sizes = SIZES_QUICK if quick else SIZES
+    for n_rows in sizes if cost_of is None else (cost_of,):
         click.echo(f"a pool of {n_rows:,}", err=True)
         costs.append(layouts.measure(n_rows))
         report.show(
