@@ -70,9 +70,12 @@ class SearchedPool:
         )
         self.titles = {card.cluster_id: card.title for card in self.cluster_map.cards}
         self.router = _make_router(
-            self.cluster_map, _read_centroids(store, name, card.dim), _read_terms(store, name), name
+            self.cluster_map,
+            _read_table(store, name, "centroids", schemas.centroids(card.dim)),
+            _read_table(store, name, "cell_terms", schemas.CELL_TERMS),
+            name,
         )
-        self._lexicon = _read_lexicon(store, name)
+        self._lexicon = Lexicon(_read_table(store, name, "lexicon", schemas.LEXICON))
         self.search = PassageSearch(postgres, name)
 
     def query(self, question: str, vector: np.ndarray) -> Query:
@@ -194,33 +197,13 @@ def _read_map(store: ObjectStore, pool: str) -> ClusterMap:
         raise _not_made(pool, "cluster_map") from error
 
 
-def _read_centroids(store: ObjectStore, pool: str, dim: int) -> pa.Table:
-    key = keys.object_key(pool, "centroids", suffix=".parquet")
+def _read_table(store: ObjectStore, pool: str, asset: str, schema: pa.Schema) -> pa.Table:
+    key = keys.object_key(pool, asset, suffix=".parquet")
     try:
         table = read_table(store, key)
     except ObjectMissing as error:
-        raise _not_made(pool, "centroids") from error
-    schemas.check(table, schemas.centroids(dim), key=key)
-    return table.combine_chunks()
-
-
-def _read_lexicon(store: ObjectStore, pool: str) -> Lexicon:
-    key = keys.object_key(pool, "lexicon", suffix=".parquet")
-    try:
-        table = read_table(store, key)
-    except ObjectMissing as error:
-        raise _not_made(pool, "lexicon") from error
-    schemas.check(table, schemas.LEXICON, key=key)
-    return Lexicon(table.combine_chunks())
-
-
-def _read_terms(store: ObjectStore, pool: str) -> pa.Table:
-    key = keys.object_key(pool, "cell_terms", suffix=".parquet")
-    try:
-        table = read_table(store, key)
-    except ObjectMissing as error:
-        raise _not_made(pool, "cell_terms") from error
-    schemas.check(table, schemas.CELL_TERMS, key=key)
+        raise _not_made(pool, asset) from error
+    schemas.check(table, schema, key=key)
     return table.combine_chunks()
 
 
