@@ -35,7 +35,7 @@ def build(pool: Pool) -> dg.AssetsDefinition:
         key=specs.key(pool.name, "retrieval_report"),
         deps=[specs.key(pool.name, "cluster_headers"), specs.key(pool.name, "cell_terms"), *loaded],
         io_manager_key="records",
-        code_version=specs.version("retrieval_report-2", pool.settings.seed),
+        code_version=specs.version("retrieval_report-3", pool.settings.seed),
         group_name=pool.name,
         kinds={"json"},
         pool="supabase",

@@ -27,7 +27,7 @@ def build(dataset: Dataset) -> dg.AssetsDefinition:
         partitions_def=shard_partitions(dataset.name),
         backfill_policy=dg.BackfillPolicy.multi_run(SHARDS_PER_RUN),
         io_manager_key="tables",
-        code_version=specs.version("term_weights-1", stemmer.LANGUAGE),
+        code_version=specs.version("term_weights-1", stemmer.version()),
         group_name=dataset.name,
         kinds={"parquet"},
         pool="cpu",

@@ -43,7 +43,7 @@ class Passage(Place):
     rank: int  # from 1, which citations name
     score: float  # that the order is by, 0 to 1
     cosine: float
-    lexical: float  # of the question's words, as a share of the best passage's
+    lexical: float  # BM25 as a share of what is possible
     text: str
     matches: tuple[tuple[int, int], ...]
     """Spans of `text` that hold words of the question, in order: `text[start:end]`."""

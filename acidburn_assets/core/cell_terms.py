@@ -50,14 +50,14 @@ class CellTermsAccumulator:
         self._weights = np.empty(0, np.float32)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, cell_ids: np.ndarray, weighed: pa.RecordBatch | pa.Table) -> None:
+    def add(self, cell_ids: np.ndarray, weighed: pa.Table) -> None:
         """Takes in some chunks.
 
         Args:
             cell_ids: of each chunk  # (n,) int32
             weighed: of the same chunks, of `schemas.TERM_WEIGHTS`.
         """
-        for batch in weighed.to_batches() if isinstance(weighed, pa.Table) else (weighed,):
+        for batch in weighed.to_batches():
             offsets = batch["terms"].offsets.to_numpy().astype(np.int64)
             cells = np.repeat(cell_ids[: len(batch)].astype(np.int64), np.diff(offsets))
             cell_ids = cell_ids[len(batch) :]

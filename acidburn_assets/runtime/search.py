@@ -169,6 +169,10 @@ class Engine:
                 reviewed, self._advisor.model, passages, report, verification
             )
             clock.lap("review")
+            if report.verdict == "ambiguous" and verification.status == "not_needed":
+                # it was the model that doubted
+                verification = self._verify(question, vector, n_passages)
+                clock.lap("verify")
         searched = route.explain_within(found.n_within)
         considered = route.explain(max(N_CONSIDERED, len(searched)))
         return Answer(

@@ -332,6 +332,19 @@ def test_a_review_that_finds_no_support_lowers_the_verdict(
     assert answer.written_by is None
 
 
+@pytest.mark.usefixtures("manual")
+def test_what_a_review_doubts_is_held_against_the_verification_pool(
+    make_engine: MakeEngine,
+) -> None:
+    """The gate was sure, so nothing had been held against it yet."""
+    adviser = Adviser(review=review())
+    engine = make_engine(ALWAYS, verification=["manual"], advisor=adviser)
+    answer = engine.ask(QUESTION, n_scanned=8)
+    assert answer.gate.verdict == "ambiguous"
+    assert answer.verification.status == "corroborated"
+    assert "verify" in answer.trail.seconds
+
+
 @pytest.mark.parametrize("judges", [ALWAYS, UNSURE, NEVER])
 def test_a_review_that_did_not_come_changes_nothing(
     make_engine: MakeEngine, judges: Calibration

@@ -246,7 +246,7 @@ def test_a_failure_is_told_by_its_kind_and_nothing_of_the_inside(
 
 def test_a_pool_that_was_not_made_says_so_and_another_goes_on() -> None:
     missing, made = FakeHome(name="missing"), FakeHome(name="made")
-    missing.opens = NotMaterialized("file:///root/objects has no cluster_map")
+    missing.opens = NotMaterialized("file:///srv/objects has no cluster_map")
     with served(missing, made) as service:
         refused = service.ask(path="/ask?pool=missing")
         answered = service.ask(path="/ask?pool=made")
