@@ -194,20 +194,30 @@ def test_a_large_pool_is_the_same_in_both_layouts(
     database: Postgres, dsn: str, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
-    centres = layouts.near(np.zeros((10, layouts.DIM), np.float32), random)
+    centres = layouts.near(np.zeros((30, layouts.DIM), np.float32), random)
     texts = [f"moon harbour gravity passage{row}x and others beside" for row in range(20)]
     chunks = served.passages(texts, layouts.chunk_ids(np.arange(20)), 0)
     weights = import_module("benchmarks.evaluation").term_weights(chunks).combine_chunks()
-    corpus = layouts.Corpus(np.full(10, 60), centres, pa.array(texts), weights)
+    corpus = layouts.Corpus(
+        np.full(30, 20), np.repeat(np.arange(10), 3), centres, pa.array(texts), weights
+    )
     bucket = open_store((tmp_path / "bucket").as_uri())
     asked = layouts.load(database, bucket, corpus)
     assert len(asked.texts) == layouts.N_QUESTIONS
     assert all(len(set(clusters)) == layouts.N_CLUSTERS for clusters in asked.clusters)
+    assert asked.cells == [
+        sorted(3 * cluster + at for cluster in clusters for at in range(3))
+        for clusters in asked.clusters
+    ]
     layouts.make_default_layout(dsn, n_shards=1)
     searched = SearchedPool(bucket, database, layouts.card(), layouts.POOL)
     query = searched.query(asked.texts[0], asked.vectors[0])
     searched.close()
-    arguments = {"clusters": asked.clusters[0], **layouts.as_parameters(query)}
+    arguments = {
+        "clusters": asked.clusters[0],
+        "cells": asked.cells[0],
+        **layouts.as_parameters(query),
+    }
     found = {}
     with psycopg.connect(dsn, options="-c search_path=extensions,pg_catalog") as connection:
         stored: dict[str, str] = dict(

@@ -1,9 +1,10 @@
 """What a search of a large pool costs Postgres: our layout beside pgvector's default one.
 
 The pool. Vectors of 1,024 values are put together from MiniLM's of three passages, as `store` does,
-one for each cluster; a member is its cluster's with noise of its own. Members come in random order
-over shards of 50,000. Clusters differ in size as a logarithm of a bell curve does; the middle one
-has 550 members, so that four of them are 2,200 rows. Texts are passages of 1,300 words of PEPs and
+one for each cluster. A cluster has as many cells as the product would make, each with noise of its
+own, and a member is its cell's vector with noise of its own. Members come in random order over
+shards of 50,000. Clusters differ in size as a logarithm of a bell curve does; the middle one has
+550 members, so that four of them are 2,200 rows. Texts are passages of 1,300 words of PEPs and
 Rust RFCs, each of which comes many times; their terms are those that the product would search.
 
 The layouts. Ours is as `load` writes it, with the terms of every passage, asked by vectors and by
@@ -41,6 +42,7 @@ from acidburn_assets.adapters.postgres import (
 from acidburn_assets.core import cluster_map as mapping
 from acidburn_assets.core import embeddings, keys, schemas
 from acidburn_assets.core.answers import Trail
+from acidburn_assets.core.cells import cells_wanted, share_out
 from acidburn_assets.core.embeddings import Encoded, InputType, ModelCard
 from acidburn_assets.core.labels import Heuristic
 from acidburn_assets.core.ranking import Query
@@ -77,7 +79,7 @@ _VECTORS = "1 - (embedding <=> %(vector)s::halfvec)"
 _WORDS = "coalesce((terms <#> %(terms)s::sparsevec) / -%(bound)s::float8, 0)"
 _BOTH = f"(1 - %(share)s::float8) * ({_VECTORS}) + %(share)s::float8 * {_WORDS}"
 _OURS = (
-    "acidburn.chunk_embeddings where cell_id = any(%(clusters)s::int[])"
+    "acidburn.chunk_embeddings where cell_id = any(%(cells)s::int[])"
     " and pool_id = (select pool_id from acidburn.pools)"
 )
 _DEFAULT = "bench.default_layout where cluster_id = any(%(clusters)s::int[])"
@@ -108,12 +110,22 @@ class Costs(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """What a pool is made of."""
+    """What a pool is made of; cells are numbered cluster by cluster."""
 
-    sizes: np.ndarray  # (k,) int64, of each cluster
-    centres: np.ndarray  # (k, DIM) float32, unit length
+    sizes: np.ndarray  # (c,) int64, of each cell
+    owners: np.ndarray  # (c,) int64, its cluster, each of which has one at least
+    centres: np.ndarray  # (c, DIM) float32, unit length
     texts: pa.Array  # (m,) of string
     term_weights: pa.Table  # (m,) of `schemas.TERM_WEIGHTS`
+
+    @property
+    def cluster_sizes(self) -> np.ndarray:
+        """(k,) int64, of each cluster."""
+        return np.bincount(self.owners, self.sizes).astype(np.int64)
+
+    def cells_of(self, clusters: Sequence[int]) -> list[int]:
+        """Their cells, rising."""
+        return np.flatnonzero(np.isin(self.owners, clusters)).tolist()
 
 
 class Asked(NamedTuple):
@@ -122,6 +134,7 @@ class Asked(NamedTuple):
     texts: list[str]
     vectors: np.ndarray  # (q, DIM) float32, unit length
     clusters: list[list[int]]  # that are searched for each
+    cells: list[list[int]]  # of these clusters
 
 
 def measure(n_rows: int) -> Costs:
@@ -151,7 +164,8 @@ def measure(n_rows: int) -> Costs:
             rows += ask(postgres, dsn, bucket, asked)
     searched = [np.count_nonzero(one) for one in corpus.term_weights["weights"].to_pylist()]
     facts = {
-        "clusters": len(corpus.sizes),
+        "clusters": len(corpus.cluster_sizes),
+        "cells": len(corpus.sizes),
         "questions": len(asked.texts),
         "terms of a passage": float(np.mean(searched)),
         "rows loaded per second": n_rows / loaded,
@@ -176,7 +190,7 @@ def summary(costs: Sequence[Costs]) -> dict[str, float | None]:
 
 
 def make_corpus(n_rows: int) -> Corpus:
-    """Clusters and texts for a pool.
+    """Clusters, cells and texts for a pool.
 
     Args:
         n_rows: of the pool.
@@ -186,17 +200,25 @@ def make_corpus(n_rows: int) -> Corpus:
     sizes = np.exp(SPREAD * random.standard_normal(max(2 * N_CLUSTERS, round(n_rows / mean_size))))
     sizes = np.floor(sizes / sizes.sum() * n_rows).astype(np.int64)
     sizes[np.argmax(sizes)] += n_rows - sizes.sum()
+    n_cells = share_out(cells_wanted(n_rows, n_rows), sizes, at_most=sizes)
+    owners = np.repeat(np.arange(len(sizes)), n_cells)
     passages = judged.read("vaswani").vectors
     third = len(passages) // 3
     places = [passages[at * third : (at + 1) * third] for at in range(3)]
     texts = list(long_passages())
     chunks = served.passages(texts, chunk_ids(np.arange(len(texts))), 0)
     return Corpus(
-        sizes,
-        store.combine(places, len(sizes)),
+        np.concatenate([parts(*each) for each in zip(sizes, n_cells, strict=True)]),
+        owners,
+        near(store.combine(places, len(sizes))[owners], random),
         pa.array(texts, pa.string()),
         evaluation.term_weights(chunks).combine_chunks(),
     )
+
+
+def parts(n: int, n_parts: int) -> np.ndarray:
+    """n in so many parts of like size, (n_parts,) int64."""
+    return np.diff(np.arange(n_parts + 1) * n // n_parts)
 
 
 def long_passages() -> Iterator[str]:
@@ -218,7 +240,7 @@ def load(postgres: Postgres, bucket: ObjectStore, corpus: Corpus) -> Asked:
     """
     random = np.random.default_rng(1)
     n_rows = int(corpus.sizes.sum())
-    cluster_of = random.permutation(np.repeat(np.arange(len(corpus.sizes)), corpus.sizes))
+    cell_of = random.permutation(np.repeat(np.arange(len(corpus.sizes)), corpus.sizes))
     text_of = random.integers(0, len(corpus.texts), n_rows)
     asked = np.sort(random.permutation(n_rows)[:N_QUESTIONS])
     facts = PoolFacts(POOL, "knowledge", card().fingerprint, card().name, DIM)
@@ -227,24 +249,27 @@ def load(postgres: Postgres, bucket: ObjectStore, corpus: Corpus) -> Asked:
     ]
     vectors = []
     for rows in shards:
-        members = near(corpus.centres[cluster_of[rows]], random)
+        members = near(corpus.centres[cell_of[rows]], random)
         vectors.append(near(members[asked[np.isin(asked, rows)] - rows[0]], random))
-        load_shard(postgres, facts, corpus, rows, members, cluster_of[rows], text_of[rows])
+        load_shard(postgres, facts, corpus, rows, members, cell_of[rows], text_of[rows])
     put_map(bucket, facts, corpus)
     served.put_terms(
         bucket,
         POOL,
         lambda: (
-            (cluster_of[rows].astype(np.int32), terms_of(corpus, text_of[rows])) for rows in shards
+            (cell_of[rows].astype(np.int32), terms_of(corpus, text_of[rows])) for rows in shards
         ),
         n_cells=len(corpus.sizes),
     )
-    typical = np.argsort(np.abs(corpus.sizes - np.median(corpus.sizes)))
+    sizes = corpus.cluster_sizes
+    typical = np.argsort(np.abs(sizes - np.median(sizes)))
     typical = typical[: max(2 * N_CLUSTERS, len(typical) // 5)]
+    searched = [random.permutation(typical)[:N_CLUSTERS].tolist() for _ in asked]
     return Asked(
         [question_of(corpus.texts[text_of[row]].as_py(), random) for row in asked],
         np.concatenate(vectors),
-        [random.permutation(typical)[:N_CLUSTERS].tolist() for _ in asked],
+        searched,
+        [corpus.cells_of(clusters) for clusters in searched],
     )
 
 
@@ -254,7 +279,7 @@ def load_shard(
     corpus: Corpus,
     rows: np.ndarray,
     vectors: np.ndarray,
-    clusters: np.ndarray,
+    cells: np.ndarray,
     text_of: np.ndarray,
 ) -> None:
     """Loads one shard as `D/chunk_embeddings` does.
@@ -265,15 +290,15 @@ def load_shard(
         corpus: whose texts.
         rows: of the pool  # (n,)
         vectors: of the same  # (n, DIM) float32
-        clusters: of the same  # (n,)
+        cells: of the same  # (n,)
         text_of: row of the corpus's texts  # (n,)
     """
     ids = chunk_ids(rows)
     placed = pa.table(
         [
             ids,
-            pa.array(clusters, pa.int32()),
-            pa.array(clusters, pa.int32()),  # one cell each
+            pa.array(corpus.owners[cells], pa.int32()),
+            pa.array(cells, pa.int32()),
             pa.array(np.ones(len(rows)), pa.float32()),
             pa.array(np.zeros(len(rows)), pa.float32()),
             pa.array(np.zeros(len(rows), bool)),
@@ -327,26 +352,28 @@ def terms_of(corpus: Corpus, text_of: np.ndarray) -> pa.Table:
 
 
 def put_map(bucket: ObjectStore, facts: PoolFacts, corpus: Corpus) -> None:
-    """Centroids and map of the pool: a cluster is one cell, and its medoid is its centroid."""
-    n_clusters = len(corpus.sizes)
-    ids = pa.array(range(n_clusters), pa.int32())
+    """Centroids and map of the pool. A cluster's centroid and its medoid are that of its first
+    cell: nobody asks for them."""
+    sizes = corpus.cluster_sizes
+    n_clusters, n_cells = len(sizes), len(corpus.sizes)
+    first = np.searchsorted(corpus.owners, np.arange(n_clusters + 1)).astype(np.int32)
     each = pa.array(np.arange(n_clusters + 1), pa.int32())
-    sizes = pa.array(corpus.sizes, pa.int64())
     flat = pa.array(corpus.centres.reshape(-1))
     centres = pa.FixedSizeListArray.from_arrays(flat, type=schemas.vector_type(DIM))
-    medoids = chunk_ids(np.arange(n_clusters))
+    own = centres.take(pa.array(first[:-1]))
+    bounds = pa.array(first)
     table = pa.table(
         [
-            ids,
-            sizes,
+            pa.array(range(n_clusters), pa.int32()),
+            pa.array(sizes),
             pa.array(np.zeros(n_clusters), pa.int64()),
             pa.array(np.full(n_clusters, 0.5), pa.float32()),
-            centres,
-            pa.ListArray.from_arrays(each, medoids),
-            pa.ListArray.from_arrays(each, centres),
-            pa.ListArray.from_arrays(each, ids),
-            pa.ListArray.from_arrays(each, sizes),
-            pa.ListArray.from_arrays(each, centres),
+            own,
+            pa.ListArray.from_arrays(each, chunk_ids(np.arange(n_clusters))),
+            pa.ListArray.from_arrays(each, own),
+            pa.ListArray.from_arrays(bounds, pa.array(range(n_cells), pa.int32())),
+            pa.ListArray.from_arrays(bounds, pa.array(corpus.sizes, pa.int64())),
+            pa.ListArray.from_arrays(bounds, centres),
         ],
         schema=schemas.centroids(DIM),
     )
@@ -364,7 +391,7 @@ def put_map(bucket: ObjectStore, facts: PoolFacts, corpus: Corpus) -> None:
         centroids_sha256=stored.sha256,
         facts=[
             mapping.ClusterFacts(cluster, None, int(size), 0, ())
-            for cluster, size in enumerate(corpus.sizes)
+            for cluster, size in enumerate(sizes)
         ],
         heuristics={
             cluster: Heuristic(f"Cluster {cluster}", (), "", None) for cluster in range(n_clusters)
@@ -426,8 +453,8 @@ def compare_layouts(
     """The ten best of four clusters, of each layout."""
     searched = SearchedPool(bucket, postgres, card(), POOL)
     arguments = [
-        {"clusters": clusters, **as_parameters(searched.query(text, vector))}
-        for text, vector, clusters in zip(asked.texts, asked.vectors, asked.clusters, strict=True)
+        {"clusters": clusters, "cells": cells, **as_parameters(searched.query(text, vector))}
+        for text, vector, clusters, cells in zip(*asked, strict=True)
     ]
     searched.close()
     rows = []
@@ -457,7 +484,7 @@ def ask(postgres: Postgres, dsn: str, bucket: ObjectStore, asked: Asked) -> list
     n_scanned: list[int] = []
 
     def inside(at: int) -> None:
-        found = searched.search.inside(queries[at], asked.clusters[at], limit=20)
+        found = searched.search.inside(queries[at], asked.cells[at], limit=20)
         n_scanned.append(found.n_rows_scanned)
 
     rows = [timed(f"{N_CLUSTERS} clusters, both: PassageSearch", inside, len(queries), dsn)]

@@ -115,7 +115,8 @@ class CellTerms:
         """
         scores = np.zeros(self._n_cells)
         for term in sorted(weights):
-            begin, end = np.searchsorted(self._terms, [term, term + 1])
+            # of the column's own type: with another one numpy would first copy the column
+            begin, end = np.searchsorted(self._terms, np.array([term, term + 1], np.int32))
             scores[self._positions[begin:end]] += weights[term] * self._weights[begin:end]
         return scores
 

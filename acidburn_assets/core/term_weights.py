@@ -13,7 +13,8 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,10 +47,14 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 """Source: Lucene's EnglishAnalyzer."""
 
 _NO_WORD = r"[^\pL\pN]+"
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"([^\W_]+)")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0e7f\uac00-\ud7af]")
 """Kana, Han, Thai, Hangul: written without spaces, or with endings grown on, and so searched by
 pairs of characters. Source: Lucene's CJKAnalyzer."""
+
+N_REMEMBERED = 2**16
+"""Words whose terms are kept for the next passage, 10 MB: texts repeat their words. Source:
+measured, a passage of 1,300 words is looked through in .5 ms instead of 1.1."""
 
 _WORD_BITS = 32
 """Of a key that holds a row and a term."""
@@ -184,27 +189,25 @@ def find_terms(text: str, terms: Iterable[int], stem: Stem) -> list[Match]:
         terms: of the question.
         stem: that both are cut by.
     """
-    wanted = np.array(sorted(set(terms)), np.int64)
+    wanted = frozenset(terms)
+    parts = _WORD.split(text)  # words and, before and behind each, what is none
+    words = parts[1::2]
+    having = {word for word in set(words) if not wanted.isdisjoint(_ids_of_word(word, stem))}
+    if not having:
+        return []
+    begins = list(accumulate(map(len, parts), initial=0))
     found: list[Match] = []
-    unique = list(dict.fromkeys(_WORD.findall(text)))
-    lower = [
-        word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).lower()
-        for word in unique
-    ]
-    starts, ids = _ids_of(lower, stem)
-    found_of: dict[str, list[tuple[int, int]]] = {}
-    for entry in np.flatnonzero(np.isin(ids, wanted)).tolist():
-        owner = int(np.searchsorted(starts, entry, side="right")) - 1
-        at = entry - int(starts[owner])
-        found_of.setdefault(unique[owner], []).append((at, int(ids[entry])))
-    for position, match in enumerate(_WORD.finditer(text)):
-        word = match.group()
-        for at, term in found_of.get(word, ()):
-            # of what is written without spaces the pair of characters, otherwise the word
-            is_pair = _UNSPACED.search(word) is not None
-            start = match.start() + (min(at, len(word) - 1) if is_pair else 0)
-            stop = min(start + 2, match.end()) if is_pair else match.end()
-            found.append(Match(term, position, start, stop))
+    for position, word in enumerate(words):
+        if word not in having:
+            continue
+        begin = begins[2 * position + 1]
+        # of what is written without spaces the pair of characters, otherwise the word
+        is_pair = _UNSPACED.search(word) is not None
+        for at, term in enumerate(_ids_of_word(word, stem)):
+            if term in wanted:
+                start = begin + (min(at, len(word) - 1) if is_pair else 0)
+                stop = min(start + 2, begin + len(word)) if is_pair else begin + len(word)
+                found.append(Match(term, position, start, stop))
     return found
 
 
@@ -230,12 +233,24 @@ def _ids_of(words: Sequence[str], stem: Stem) -> tuple[np.ndarray, np.ndarray]:
     starts = np.zeros(len(words) + 1, np.int64)
     ids: list[int] = []
     for position, (word, root) in enumerate(zip(words, stems, strict=True)):
-        if not word.isascii() and _UNSPACED.search(word):
-            ids += [_id(first + second) for first, second in pairwise(word)] or [_id(word)]
-        elif word and word not in STOP_WORDS and len(word) <= MAX_WORD_CHARS:
-            ids.append(_id(root))
+        ids += _ids_of_stem(word, root)
         starts[position + 1] = len(ids)
     return starts, np.array(ids, np.int64)
+
+
+@lru_cache(N_REMEMBERED)
+def _ids_of_word(word: str, stem: Stem) -> tuple[int, ...]:
+    """The same of one word as it stands in a text."""
+    lower = word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).lower()
+    return tuple(_ids_of_stem(lower, stem([lower])[0]))
+
+
+def _ids_of_stem(word: str, root: str) -> list[int]:
+    if not word.isascii() and _UNSPACED.search(word):
+        return [_id(first + second) for first, second in pairwise(word)] or [_id(word)]
+    if word and word not in STOP_WORDS and len(word) <= MAX_WORD_CHARS:
+        return [_id(root)]
+    return []
 
 
 def _id(word: str) -> int:
