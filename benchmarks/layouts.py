@@ -10,7 +10,8 @@ Rust RFCs, each of which comes many times; their terms are those that the produc
 The layouts. Ours is as `load` writes it, with the terms of every passage, asked by vectors and by
 both scores. The other is a table as pgvector's manual makes it: vectors stored as Postgres does by
 itself, rows in the order in which they came, an index on the cluster; no terms. It is asked by
-vectors, in the manual's words for nearest rows with their similarity, and in ours. Each time it is
+vectors, in the manual's words for nearest rows with their similarity, and in ours. As
+the product does, our words leave Postgres a bitmap scan, and no index scan. Each time it is
 the ten best of four clusters whose size is the middle one. Ours is asked through `PassageSearch`
 and `Engine.ask` too, which add what an answer carries. CPU is of the server's process; blocks are
 those that a query looks at, wherever they lie. All is asked once before it is measured.
@@ -463,6 +464,7 @@ def compare_layouts(
     ) as connection:
         for name, text in STATEMENTS.items():
             statement = text.encode()
+            connection.execute(f"set enable_indexscan = {'on' if name == DEFAULT else 'off'}")
 
             def search(at: int, statement: bytes = statement) -> None:
                 connection.execute(statement, arguments[at]).fetchall()

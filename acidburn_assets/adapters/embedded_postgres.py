@@ -41,6 +41,11 @@ START_SECONDS = 600
 """How long a start may take: after a crash Postgres first replays its log. Chosen: replaying
 1 GB, the most that it keeps by default, takes a few minutes on a slow disk."""
 
+MEMORY_SHARE, MAX_SHARED_BUFFERS = 0.25, 8 << 30
+"""Of the machine's memory, for pages that the server keeps itself. Source: a quarter is what
+Postgres's manual begins with; the most is chosen. Of a million passages, 4.2 GB, 5,000 are searched
+in 13 ms where their pages are kept, and in 25 where they come from the system's cache."""
+
 _STOP_SECONDS = 120
 _PORT = 5432
 _MAX_SOCKET_BYTES = 103
@@ -191,6 +196,7 @@ def _launch(cluster: Path) -> None:
         f"port = {_PORT}\n"
         f"unix_socket_directories = '\"{quoted}\"'\n"
         "unix_socket_permissions = 0700\n"
+        f"shared_buffers = {_shared_buffers() >> 10}kB\n"
         "log_checkpoints = off\n",
         encoding="utf-8",
     )
@@ -201,6 +207,11 @@ def _launch(cluster: Path) -> None:
         ["--wait", "--timeout", str(START_SECONDS), "--silent"],
         cluster=cluster,
     )
+
+
+def _shared_buffers() -> int:
+    """Bytes of pages that the server keeps itself; memory is taken as they fill."""
+    return int(min(psutil.virtual_memory().total * MEMORY_SHARE, MAX_SHARED_BUFFERS))
 
 
 def _stop(cluster: Path) -> None:

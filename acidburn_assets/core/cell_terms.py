@@ -103,7 +103,7 @@ class CellTerms:
         self._terms = table["term"].to_numpy()
         order = np.argsort(cell_ids)
         at = np.searchsorted(cell_ids, table["cell_id"].to_numpy(), sorter=order)
-        self._positions = order[at]
+        self._positions = order[at].astype(np.int32)
         self._weights = table["weight"].to_numpy()
         self._n_cells = len(cell_ids)
 

@@ -4,7 +4,7 @@ Finding and explaining, nothing more: what is asked, how far a search goes and w
 `search`'s. All that is read is of one state of the pool, and checked to be.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +25,9 @@ from acidburn_assets.core.lexicon import Lexicon
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.routing import Cells, ClusterScore, Router
 from acidburn_assets.core.term_weights import Match, find_terms, question_terms, spans_of
+
+N_FIRST_WORDS = 20
+"""By which texts are told apart before they are compared whole. Chosen."""
 
 
 class SearchedPool:
@@ -134,8 +137,8 @@ class SearchedPool:
         """
         texts = self.texts(hits)
         groups: dict[str, list[Hit]] = {}
-        for hit in hits:
-            groups.setdefault(" ".join(texts[hit.chunk_id].split()).casefold(), []).append(hit)
+        for hit, key in zip(hits, _keys([texts[hit.chunk_id] for hit in hits]), strict=True):
+            groups.setdefault(key, []).append(hit)
         return tuple(
             Passage(
                 **self._place(same[0]),
@@ -187,6 +190,21 @@ class SearchedPool:
             "source_sha256": hit.source_sha256,
             "run_id": hit.run_id,
         }
+
+
+def _keys(texts: Sequence[str]) -> list[str]:
+    """For each text what only texts of the same words, in the same order, share with it."""
+    # most differ in their first words already
+    first = [_of_words(text.split(maxsplit=N_FIRST_WORDS)[:N_FIRST_WORDS]) for text in texts]
+    n_alike = Counter(first)
+    return [
+        _of_words(text.split()) if n_alike[key] > 1 else key
+        for text, key in zip(texts, first, strict=True)
+    ]
+
+
+def _of_words(words: Sequence[str]) -> str:
+    return " ".join(words).casefold()
 
 
 def _read_map(store: ObjectStore, pool: str) -> ClusterMap:

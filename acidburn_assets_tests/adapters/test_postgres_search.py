@@ -1,12 +1,16 @@
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 
 from acidburn_assets.adapters.postgres import Hits, PassageSearch, PoolFacts, Postgres
+from acidburn_assets.adapters.postgres import search as searching
 from acidburn_assets.adapters.stemmer import stem
-from acidburn_assets.core.errors import DatabaseUnavailable
+from acidburn_assets.core.errors import DatabaseError, DatabaseUnavailable
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.term_weights import question_terms
 from acidburn_assets_tests import postgres_samples
@@ -166,6 +170,38 @@ def test_connection_lost_between_two_searches_is_replaced(search: PassageSearch,
             " where application_name = 'acidburn' and datname = current_database()"
         )
     assert len(search.everywhere(by_meaning(unit(0)), limit=3).hits) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")
+def test_a_search_is_one_journey_and_leaves_no_setting_behind(
+    database: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    postgres_samples.load(database, SAMPLES[0])
+    connection = database.open()
+    monkeypatch.setattr(database, "open", lambda: connection)
+    search = PassageSearch(database, "library")
+    search.inside(by_meaning(unit(0)), [0], limit=3)
+    with (tmp_path / "trace").open("w") as trace:
+        connection.pgconn.trace(trace.fileno())
+        assert search.inside(by_meaning(unit(0)), [0, 1], limit=3).hits
+        connection.pgconn.untrace()
+    sent = re.findall(r"\tF\t\d+\t(\w+)", (tmp_path / "trace").read_text())
+    assert sent.count("Execute") == 2
+    assert (sent.count("Sync"), sent.count("Query")) == (1, 0)
+    for name in ("statement_timeout", "enable_indexscan", "transaction_read_only"):
+        found = connection.execute(
+            "select setting = reset_val from pg_settings where name = %s", [name]
+        ).fetchone()
+        assert found == (True,), name
+    search.close()
+
+
+def test_a_search_changes_nothing(search: PassageSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    changing = "with best as (delete from acidburn.loads returning 1) select count(*) from best"
+    monkeypatch.setattr(searching, "_INSIDE", changing)
+    monkeypatch.setattr(searching, "_WITH_FACTS", "")
+    with pytest.raises(DatabaseError, match="read-only transaction"):
+        search.inside(by_meaning(unit(0)), [0], limit=3)
 
 
 def test_search_that_takes_too_long_is_given_up(database: Postgres, dsn: str) -> None:

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -101,6 +102,22 @@ def test_scores_are_sums_over_the_questions_terms() -> None:
     asked = CellTerms(collect(CHUNKS), np.array([1, 0]))
     assert asked.score({10: 2.0, 11: 1.0, 99: 5.0}).tolist() == pytest.approx([4.0, 3.5])
     assert asked.score({}).tolist() == [0, 0]
+
+
+def test_asking_for_a_word_copies_no_column() -> None:
+    n_entries = 1_000_000
+    terms = np.repeat(np.arange(n_entries // 10, dtype=np.int32), 10)
+    cells = np.tile(np.arange(10, dtype=np.int32), n_entries // 10)
+    weights = np.ones(n_entries, np.float32)
+    asked = CellTerms(pa.table([terms, cells, weights], schema=schemas.CELL_TERMS), np.arange(10))
+    tracemalloc.start()
+    try:
+        scores = asked.score({5: 1.0, 99_999: 2.0})
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert scores.tolist() == [3.0] * 10
+    assert most < 100_000
 
 
 def test_a_pool_without_words_has_no_terms() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acidburn_assets.adapters.stemmer import stem
 from acidburn_assets.core import schemas, term_weights
@@ -133,6 +135,23 @@ def test_matches_that_touch_are_one() -> None:
     text = "ここは日本の首都です"
     spans = spans_of(find_terms(text, terms, stem))
     assert [text[start:end] for start, end in spans] == ["日本の首都"]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_a_question_is_counted_as_a_passage_is(question: str) -> None:
+    counted = count_terms(pa.array([question], pa.string()), stem)
+    terms = dict(zip(counted.terms.tolist(), counted.counts.tolist(), strict=True))
+    assert list(question_terms(question, stem).items()) == list(terms.items())
+
+
+def test_a_match_knows_which_word_it_is() -> None:
+    text = "under_score, (moon) moon-lit: moonlit moon"
+    matches = find_terms(text, question_terms("moon", stem), stem)
+    assert [(match.word, text[match.start : match.end]) for match in matches] == [
+        (2, "moon"),
+        (3, "moon"),
+        (6, "moon"),
+    ]
 
 
 def test_words_of_others_are_no_match() -> None:

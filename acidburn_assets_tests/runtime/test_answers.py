@@ -156,6 +156,7 @@ def test_matches_are_the_questions_words(make_engine: MakeEngine) -> None:
 def test_equal_texts_are_one_passage(database: Postgres, make_engine: MakeEngine) -> None:
     texts = CORPUS.chunks["text"].to_pylist()
     texts[17] = f"  {texts[12].upper()}\n"
+    texts[3], texts[4] = ("begins alike " * 20 + end for end in ("and ends so", "and so"))
     samples.fill(database, chunks=with_texts(texts), version="other texts")
     answer = make_engine(ALWAYS).ask(QUESTION, n_scanned=40, n_passages=39)
     assert len(answer.passages) == 39
