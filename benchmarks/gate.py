@@ -169,7 +169,7 @@ def rounds(
         figures.append(
             gate.features(
                 query.terms,
-                searched.find_terms(text, query),
+                searched.finder(query).find(text),
                 cosine=best.cosine,
                 scores=[hit.score for hit in hits],
             )

@@ -49,7 +49,7 @@ from acidburn_assets.core.labels import Heuristic
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.term_weights import N_IDS
 from acidburn_assets.runtime.pools import SearchedPool
-from acidburn_assets.runtime.search import Engine
+from acidburn_assets.runtime.search import MAX_SCANNED, WIDENINGS, Engine
 from benchmarks import evaluation, growth, judged, served, store
 
 DIM = store.DIM
@@ -493,8 +493,12 @@ def ask(postgres: Postgres, dsn: str, bucket: ObjectStore, asked: Asked) -> list
     rows[-1] |= {"rows": float(np.mean(n_scanned)), "blocks": None}
     searched.close()
     engine = Engine(store=bucket, postgres=postgres, encoder=Stretched(asked), pool=POOL)
-    four = N_CLUSTERS * MEDIAN_CLUSTER
-    for name, limit in ((f"ask, {four:,} rows at most", four), (ASK, None)):
+    four, most = N_CLUSTERS * MEDIAN_CLUSTER, WIDENINGS[-1] * MAX_SCANNED
+    for name, limit in (
+        (f"ask, {four:,} rows at most", four),
+        (ASK, None),
+        (f"ask, {most:,} rows at most, as far as it widens", most),
+    ):
         rows += answers(engine, asked, name, limit, dsn)
     engine.close()
     return rows

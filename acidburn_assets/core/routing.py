@@ -84,7 +84,10 @@ class Route(NamedTuple):
         return self._explain(self.owners[:n_cells], len(self.cluster_ids))
 
     def _explain(self, owners: np.ndarray, n_clusters: int) -> tuple[ClusterScore, ...]:
-        positions, first = np.unique(owners, return_index=True)
+        first = np.full(len(self.cluster_ids), len(owners))
+        np.minimum.at(first, owners, np.arange(len(owners)))
+        (positions,) = np.nonzero(first < len(owners))
+        first = first[positions]
         order = np.argsort(first)[:n_clusters]
         return tuple(
             ClusterScore(

@@ -14,7 +14,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -55,7 +55,7 @@ pairs of characters. Source: Lucene's CJKAnalyzer."""
 
 N_REMEMBERED = 2**16
 """Words whose terms are kept for the next passage, 10 MB: texts repeat their words. Source:
-measured, a passage of 1,300 words is looked through in .5 ms instead of 1.1."""
+measured, ten passages of 1,300 words are looked through in 4 ms instead of 11."""
 
 _WORD_BITS = 32
 """Of a key that holds a row and a term."""
@@ -171,8 +171,9 @@ def question_terms(question: str, stem: Stem) -> dict[int, int]:
     """How often each term is in a question."""
     if question.isascii():
         # the same, without setting up for a whole shard: 2 ms
-        words = _WORD.findall(question)
-        return dict(Counter(sorted(chain(*(_ids_of_word(word, stem) for word in words)))))
+        terms_of = _vocabulary(stem)
+        found = chain.from_iterable(terms_of[word] for word in _WORD.findall(question))
+        return dict(Counter(sorted(found)))
     counted = count_terms(pa.array([question], pa.string()), stem)
     return dict(zip(counted.terms.tolist(), counted.counts.tolist(), strict=True))
 
@@ -186,34 +187,46 @@ class Match(NamedTuple):
     end: int  # text[start:end]
 
 
-def find_terms(text: str, terms: Iterable[int], stem: Stem) -> list[Match]:
-    """Where a question's terms are in a text, in order.
+class TermFinder:
+    """Finds a question's terms in texts, and remembers their words from one to the next."""
 
-    Args:
-        text: of a passage.
-        terms: of the question.
-        stem: that both are cut by.
-    """
-    wanted = frozenset(terms)
-    parts = _WORD.split(text)  # words and, before and behind each, what is none
-    words = parts[1::2]
-    having = {word for word in set(words) if not wanted.isdisjoint(_ids_of_word(word, stem))}
-    if not having:
-        return []
-    begins = list(accumulate(map(len, parts), initial=0))
-    found: list[Match] = []
-    for position, word in enumerate(words):
-        if word not in having:
-            continue
-        begin = begins[2 * position + 1]
+    def __init__(self, terms: Iterable[int], stem: Stem) -> None:
+        """Takes the question.
+
+        Args:
+            terms: of it.
+            stem: that it was cut by.
+        """
+        self._wanted = frozenset(terms)
+        self._terms_of = _vocabulary(stem)
+        self._seen: set[str] = set()
+        self._having: set[str] = set()
+
+    def find(self, text: str) -> list[Match]:
+        """Where the terms are in a text, in order."""
+        parts = _WORD.split(text)  # words and, before and behind each, what is none
+        words = parts[1::2]
+        new = set(words) - self._seen
+        self._seen |= new
+        is_without, terms_of = self._wanted.isdisjoint, self._terms_of
+        self._having.update([word for word in new if not is_without(terms_of[word])])
+        positions = [at for at, word in enumerate(words) if word in self._having]
+        if not positions:
+            return []
+        begins = list(accumulate(map(len, parts), initial=0))
+        return [
+            match
+            for at in positions
+            for match in self._matches(words[at], at, *begins[2 * at + 1 : 2 * at + 3])
+        ]
+
+    def _matches(self, word: str, position: int, begin: int, end: int) -> Iterator[Match]:
         # of what is written without spaces the pair of characters, otherwise the word
         is_pair = _UNSPACED.search(word) is not None
-        for at, term in enumerate(_ids_of_word(word, stem)):
-            if term in wanted:
-                start = begin + (min(at, len(word) - 1) if is_pair else 0)
-                stop = min(start + 2, begin + len(word)) if is_pair else begin + len(word)
-                found.append(Match(term, position, start, stop))
-    return found
+        for at, term in enumerate(self._terms_of[word]):
+            if term in self._wanted:
+                start = min(begin + at, end - 1) if is_pair else begin
+                yield Match(term, position, start, min(start + 2, end) if is_pair else end)
 
 
 def spans_of(matches: Iterable[Match]) -> tuple[tuple[int, int], ...]:
@@ -243,11 +256,25 @@ def _ids_of(words: Sequence[str], stem: Stem) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.array(ids, np.int64)
 
 
-@lru_cache(N_REMEMBERED)
-def _ids_of_word(word: str, stem: Stem) -> tuple[int, ...]:
-    """The same of one word as it stands in a text."""
-    lower = word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).lower()
-    return tuple(_ids_of_stem(lower, stem([lower])[0]))
+class _Vocabulary(dict[str, tuple[int, ...]]):
+    """The same of words as they stand in texts."""
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        self._stem = stem
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        lower = word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).lower()
+        ids = tuple(_ids_of_stem(lower, self._stem([lower])[0]))
+        if len(self) >= N_REMEMBERED:
+            self.clear()
+        self[word] = ids
+        return ids
+
+
+@cache
+def _vocabulary(stem: Stem) -> _Vocabulary:
+    return _Vocabulary(stem)
 
 
 def _ids_of_stem(word: str, root: str) -> list[int]:

@@ -24,7 +24,7 @@ from acidburn_assets.core.errors import ModelError, NotMaterialized, ObjectMissi
 from acidburn_assets.core.lexicon import Lexicon
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.routing import Cells, ClusterScore, Router
-from acidburn_assets.core.term_weights import Match, find_terms, question_terms, spans_of
+from acidburn_assets.core.term_weights import TermFinder, question_terms, spans_of
 
 N_FIRST_WORDS = 20
 """By which texts are told apart before they are compared whole. Chosen."""
@@ -120,9 +120,9 @@ class SearchedPool:
             for score in scores
         )
 
-    def find_terms(self, text: str, query: Query) -> list[Match]:
-        """Where the question's terms are in a passage."""
-        return find_terms(text, query.terms, stemmer.stem)
+    def finder(self, query: Query) -> TermFinder:
+        """Finds the question's terms in passages."""
+        return TermFinder(query.terms, stemmer.stem)
 
     def passages(self, hits: Sequence[Hit], query: Query, *, limit: int) -> tuple[Passage, ...]:
         """The best so many hits with their texts; of equal texts the best stands for all.
@@ -139,6 +139,7 @@ class SearchedPool:
         groups: dict[str, list[Hit]] = {}
         for hit, key in zip(hits, _keys([texts[hit.chunk_id] for hit in hits]), strict=True):
             groups.setdefault(key, []).append(hit)
+        finder = self.finder(query)
         return tuple(
             Passage(
                 **self._place(same[0]),
@@ -147,7 +148,7 @@ class SearchedPool:
                 cosine=same[0].cosine,
                 lexical=same[0].lexical,
                 text=texts[same[0].chunk_id],
-                matches=spans_of(self.find_terms(texts[same[0].chunk_id], query)),
+                matches=spans_of(finder.find(texts[same[0].chunk_id])),
                 duplicates=tuple(Place(**self._place(hit)) for hit in same[1:]),
             )
             for rank, same in enumerate(list(groups.values())[:limit], start=1)

@@ -290,7 +290,7 @@ class Engine:
         text = pool.texts([best])[best.chunk_id]
         return gate.features(
             query.terms,
-            pool.find_terms(text, query),
+            pool.finder(query).find(text),
             cosine=best.cosine,
             scores=[hit.score for hit in hits],
         )

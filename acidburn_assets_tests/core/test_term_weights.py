@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from acidburn_assets.adapters.stemmer import stem
 from acidburn_assets.core import schemas, term_weights
 from acidburn_assets.core.term_weights import (
+    TermFinder,
     count_terms,
-    find_terms,
     question_terms,
     spans_of,
     weigh_terms,
@@ -124,7 +124,7 @@ def test_what_every_text_has_says_least() -> None:
 def test_matches_are_where_the_words_are() -> None:
     text = "A matrix can be inverted: inverting a Matrix, e.g. 行列の逆行列."
     terms = question_terms("invert matrix 逆行", stem)
-    spans = spans_of(find_terms(text, terms, stem))
+    spans = spans_of(TermFinder(terms, stem).find(text))
     assert [text[start:end] for start, end in spans] == (
         ["matrix", "inverted", "inverting", "Matrix", "逆行"]
     )
@@ -133,7 +133,7 @@ def test_matches_are_where_the_words_are() -> None:
 def test_matches_that_touch_are_one() -> None:
     terms = question_terms("日本の首都", stem)
     text = "ここは日本の首都です"
-    spans = spans_of(find_terms(text, terms, stem))
+    spans = spans_of(TermFinder(terms, stem).find(text))
     assert [text[start:end] for start, end in spans] == ["日本の首都"]
 
 
@@ -146,7 +146,7 @@ def test_a_question_is_counted_as_a_passage_is(question: str) -> None:
 
 def test_a_match_knows_which_word_it_is() -> None:
     text = "under_score, (moon) moon-lit: moonlit moon"
-    matches = find_terms(text, question_terms("moon", stem), stem)
+    matches = TermFinder(question_terms("moon", stem), stem).find(text)
     assert [(match.word, text[match.start : match.end]) for match in matches] == [
         (2, "moon"),
         (3, "moon"),
@@ -155,4 +155,4 @@ def test_a_match_knows_which_word_it_is() -> None:
 
 
 def test_words_of_others_are_no_match() -> None:
-    assert find_terms("nothing of the kind", question_terms("matrix", stem), stem) == []
+    assert TermFinder(question_terms("matrix", stem), stem).find("nothing of the kind") == []
