@@ -121,7 +121,7 @@ class Router:
         Args:
             query: the question.
         """
-        cell = self._cells.centroids @ query.vector  # (c,)
+        cell = self._cosines(query.vector)
         by_words = self._terms.score(query.terms) / query.bound  # (c,)
         nearest = np.full(len(self._ids), -np.inf, np.float32)
         np.maximum.at(nearest, self._cells.owners, cell)
@@ -159,7 +159,16 @@ class Router:
         Args:
             vector: of the question, unit length, float32  # (dim,)
         """
-        return self._ranking(np.argsort(-(self._cells.centroids @ vector), kind="stable"))
+        return self._ranking(np.argsort(-self._cosines(vector), kind="stable"))
+
+    def _cosines(self, vector: np.ndarray) -> np.ndarray:
+        """(c,) float32, of every cell's centroid.
+
+        In one thread: a second one halves 4 ms of a million passages, but is waited for, by one
+        question in twenty for as long again, where another question or Postgres has its core.
+        """
+        cosines: np.ndarray = np.einsum("cd,d->c", self._cells.centroids, vector)
+        return cosines
 
     def _ranking(self, order: np.ndarray) -> Ranking:
         return Ranking(self._cells.ids[order], self._cells.n_chunks[order])

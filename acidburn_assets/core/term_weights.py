@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import accumulate, chain, pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -188,7 +188,7 @@ class Match(NamedTuple):
 
 
 class TermFinder:
-    """Finds a question's terms in texts, and remembers their words from one to the next."""
+    """Finds a question's terms in texts; remembers texts, and words from one to the next."""
 
     def __init__(self, terms: Iterable[int], stem: Stem) -> None:
         """Takes the question.
@@ -201,9 +201,16 @@ class TermFinder:
         self._terms_of = _vocabulary(stem)
         self._seen: set[str] = set()
         self._having: set[str] = set()
+        self._found: dict[str, list[Match]] = {}
 
     def find(self, text: str) -> list[Match]:
         """Where the terms are in a text, in order."""
+        found = self._found.get(text)
+        if found is None:
+            found = self._found[text] = self._look(text)
+        return found
+
+    def _look(self, text: str) -> list[Match]:
         parts = _WORD.split(text)  # words and, before and behind each, what is none
         words = parts[1::2]
         new = set(words) - self._seen
@@ -211,16 +218,16 @@ class TermFinder:
         is_without, terms_of = self._wanted.isdisjoint, self._terms_of
         self._having.update([word for word in new if not is_without(terms_of[word])])
         positions = [at for at, word in enumerate(words) if word in self._having]
-        if not positions:
-            return []
-        begins = list(accumulate(map(len, parts), initial=0))
-        return [
-            match
-            for at in positions
-            for match in self._matches(words[at], at, *begins[2 * at + 1 : 2 * at + 3])
-        ]
+        found: list[Match] = []
+        done, begin = 0, 0  # parts, and their characters
+        for at in positions:
+            begin += sum(map(len, parts[done : 2 * at + 1]))
+            done = 2 * at + 1
+            found += self._matches(words[at], at, begin)
+        return found
 
-    def _matches(self, word: str, position: int, begin: int, end: int) -> Iterator[Match]:
+    def _matches(self, word: str, position: int, begin: int) -> Iterator[Match]:
+        end = begin + len(word)
         # of what is written without spaces the pair of characters, otherwise the word
         is_pair = _UNSPACED.search(word) is not None
         for at, term in enumerate(self._terms_of[word]):

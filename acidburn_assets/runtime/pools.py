@@ -124,12 +124,14 @@ class SearchedPool:
         """Finds the question's terms in passages."""
         return TermFinder(query.terms, stemmer.stem)
 
-    def passages(self, hits: Sequence[Hit], query: Query, *, limit: int) -> tuple[Passage, ...]:
+    def passages(
+        self, hits: Sequence[Hit], finder: TermFinder, *, limit: int
+    ) -> tuple[Passage, ...]:
         """The best so many hits with their texts; of equal texts the best stands for all.
 
         Args:
             hits: best first.
-            query: the question, for the matches.
+            finder: of the question's terms, for the matches.
             limit: passages at most.
 
         Raises:
@@ -139,7 +141,6 @@ class SearchedPool:
         groups: dict[str, list[Hit]] = {}
         for hit, key in zip(hits, _keys([texts[hit.chunk_id] for hit in hits]), strict=True):
             groups.setdefault(key, []).append(hit)
-        finder = self.finder(query)
         return tuple(
             Passage(
                 **self._place(same[0]),

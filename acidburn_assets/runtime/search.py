@@ -35,6 +35,7 @@ from acidburn_assets.core.gate import Features, Judgement
 from acidburn_assets.core.ranking import Query
 from acidburn_assets.core.retrieval_report import Choice, Outcome, Question, RetrievalReport
 from acidburn_assets.core.routing import Ranking, Route
+from acidburn_assets.core.term_weights import TermFinder
 from acidburn_assets.runtime.pools import SearchedPool
 
 N_CONSIDERED = 16
@@ -154,7 +155,7 @@ class Engine:
             clock.lap("pick")
         found = self._find(self._pool, query, route, n_scanned, n_passages, widens=widens)
         clock.lap("search")
-        passages = self._pool.passages(found.hits, query, limit=n_passages)
+        passages = self._pool.passages(found.hits, found.finder, limit=n_passages)
         clock.lap("texts")
         report = gate.report(found.judgement, found.features, self._calibration)
         verification = Verification(status="not_needed", by="")
@@ -256,6 +257,7 @@ class Engine:
             n_scanned = _first_look(pool.n_rows, len(route.cells.cell_ids))
         # more than are wanted: equal texts become one, and the gate looks at the tenth
         limit = max(2 * n_passages, 2 * gate.N_COMPARED)
+        finder = pool.finder(query)
         hits: list[Hit] = []
         rounds: list[Round] = []
         n_rows, done = 0, 0
@@ -268,7 +270,7 @@ class Engine:
             done, n_rows = len(cells), n_rows + more.n_rows_scanned
             # the order of the search itself, whatever was found when
             hits = sorted([*hits, *more.hits], key=lambda hit: (-hit.score, hit.chunk_id))[:limit]
-            features = self._features(pool, query, hits)
+            features = _features(pool, query, finder, hits)
             judgement = gate.judge(features, self._calibration)
             rounds.append(
                 Round(
@@ -278,22 +280,10 @@ class Engine:
                     verdict=judgement.verdict,
                 )
             )
-            found = _Found(hits, features, judgement, n_within, tuple(rounds))
+            found = _Found(hits, finder, features, judgement, n_within, tuple(rounds))
             if judgement.verdict == "accepted" or judgement.probability is None:
                 break
         return found
-
-    def _features(self, pool: SearchedPool, query: Query, hits: Sequence[Hit]) -> Features | None:
-        if not hits:
-            return None
-        best = hits[0]
-        text = pool.texts([best])[best.chunk_id]
-        return gate.features(
-            query.terms,
-            pool.finder(query).find(text),
-            cosine=best.cosine,
-            scores=[hit.score for hit in hits],
-        )
 
     def _verify(self, question: str, vector: np.ndarray, n_passages: int) -> Verification:
         """What the verification pools have to say: whether what they hold would be accepted."""
@@ -302,7 +292,7 @@ class Engine:
             query = pool.query(question, vector)
             route = pool.router.route(query)
             found = self._find(pool, query, route, None, n_passages, widens=True)
-            passages = pool.passages(found.hits, query, limit=n_passages)
+            passages = pool.passages(found.hits, found.finder, limit=n_passages)
             if found.judgement.verdict == "accepted":
                 return Verification(
                     status="corroborated",
@@ -360,6 +350,7 @@ class _Found(NamedTuple):
     """What a search found, and how far it went."""
 
     hits: list[Hit]  # best first
+    finder: TermFinder
     features: Features | None
     judgement: Judgement
     n_within: int  # passages that might be looked at
@@ -397,6 +388,20 @@ class _Clock:
         now = time.perf_counter()
         self.laps[stage] = now - self._last
         self._last = now
+
+
+def _features(
+    pool: SearchedPool, query: Query, finder: TermFinder, hits: Sequence[Hit]
+) -> Features | None:
+    if not hits:
+        return None
+    best = hits[0]
+    return gate.features(
+        query.terms,
+        finder.find(pool.texts([best])[best.chunk_id]),
+        cosine=best.cosine,
+        scores=[hit.score for hit in hits],
+    )
 
 
 def _first_look(n_rows: int, n_cells: int) -> int:
