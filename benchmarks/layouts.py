@@ -10,11 +10,12 @@ Rust RFCs, each of which comes many times; their terms are those that the produc
 The layouts. Ours is as `load` writes it, with the terms of every passage, asked by vectors and by
 both scores. The other is a table as pgvector's manual makes it: vectors stored as Postgres does by
 itself, rows in the order in which they came, an index on the cluster; no terms. It is asked by
-vectors, in the manual's words for nearest rows with their similarity, and in ours. As
-the product does, our words leave Postgres a bitmap scan, and no index scan. Each time it is
-the ten best of four clusters whose size is the middle one. Ours is asked through `PassageSearch`
-and `Engine.ask` too, which add what an answer carries. CPU is of the server's process; blocks are
-those that a query looks at, wherever they lie. All is asked once before it is measured.
+vectors, in the manual's words for nearest rows with their similarity, and in ours. As the product
+does, our words leave Postgres a bitmap scan, and no index scan. Each time it is the ten best of
+four clusters whose size is the middle one. Ours is asked through `PassageSearch` and `Engine.ask`
+too, which add what an answer carries. CPU is of the server's process; blocks are those that a query
+looks at, wherever they lie. All is asked once before it is measured, and each question then of one
+layout after the other.
 
 Encoding is MiniLM's of the same question, though its vector is not used: it has 384 values.
 """
@@ -23,6 +24,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -458,22 +460,33 @@ def compare_layouts(
         for text, vector, clusters, cells in zip(*asked, strict=True)
     ]
     searched.close()
-    rows = []
-    with psycopg.connect(
-        dsn, autocommit=True, prepare_threshold=None, options=_SEARCH_PATH
-    ) as connection:
-        for name, text in STATEMENTS.items():
-            statement = text.encode()
-            connection.execute(f"set enable_indexscan = {'on' if name == DEFAULT else 'off'}")
-
-            def search(at: int, statement: bytes = statement) -> None:
-                connection.execute(statement, arguments[at]).fetchall()
-
-            rows.append(
-                timed(name, search, len(arguments), dsn)
-                | blocks_and_rows(connection, statement, arguments[:N_EXPLAINED])
+    statements = {name: text.encode() for name, text in STATEMENTS.items()}
+    with ExitStack() as stack:
+        connections = {
+            name: stack.enter_context(
+                psycopg.connect(dsn, autocommit=True, prepare_threshold=None, options=_SEARCH_PATH)
             )
-    return rows
+            for name in statements
+        }
+        for name, connection in connections.items():
+            connection.execute(f"set enable_indexscan = {'on' if name == DEFAULT else 'off'}")
+            for each in arguments:  # warms
+                connection.execute(statements[name], each).fetchall()
+        servers = {name: one.info.backend_pid for name, one in connections.items()}
+        before = {name: served.cpu_seconds(pid) for name, pid in servers.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in statements}
+        # one after the other: how fast the machine is changes from minute to minute
+        for each in arguments:
+            for name, connection in connections.items():
+                began = time.perf_counter()
+                connection.execute(statements[name], each).fetchall()
+                seconds[name].append(time.perf_counter() - began)
+        return [
+            spread(name, seconds[name])
+            | {"CPU ms": 1000 * (served.cpu_seconds(pid) - before[name]) / len(arguments)}
+            | blocks_and_rows(connections[name], statements[name], arguments[:N_EXPLAINED])
+            for name, pid in servers.items()
+        ]
 
 
 def ask(postgres: Postgres, dsn: str, bucket: ObjectStore, asked: Asked) -> list[dict[str, Any]]:

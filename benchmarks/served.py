@@ -343,5 +343,10 @@ class Backends:
                 "select pid from pg_stat_activity where backend_type = 'client backend'"
                 " and datname = current_database() and pid <> pg_backend_pid()"
             ).fetchall()
-        used = [psutil.Process(pid).cpu_times() for (pid,) in pids]
-        return float(sum(one.user + one.system for one in used))
+        return sum(cpu_seconds(pid) for (pid,) in pids)
+
+
+def cpu_seconds(pid: int) -> float:
+    """That a process used since it began."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
