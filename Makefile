@@ -28,7 +28,7 @@ ui: $(COMPILED) ## open Dagster's UI on this project
 	@$(BIN)/acidburn ui
 
 test: $(COMPILED) ## run all tests
-	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 chaos: $(COMPILED) ## break a running stack in forty ways and see it heal (half an hour)
 	@$(BIN)/python -m acidburn_assets_tests.chaos $(CHAOS)
